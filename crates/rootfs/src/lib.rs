@@ -1,0 +1,2 @@
+//! rootfs
+pub mod tree;
