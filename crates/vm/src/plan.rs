@@ -1,0 +1,188 @@
+//! `LaunchPlan`: the exact process, files and descriptors that `launch` will use.
+//!
+//! Plain data made by a backend without I/O. Its text form is JSON (`firebuild run --print=plan`), format version
+//! [`PLAN_FORMAT`]; the golden tests of the backends compare it. Descriptor numbers stand in the plan as the child
+//! will see them, so that the command line in the text is the command line that runs.
+//!
+//! ```text
+//! ports free? ▸ files written ▸ descriptors opened ▸ processes started, in order ▸ Machine
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::spec::{ConsoleLog, InitrdPart, PortPublish};
+
+/// Version of the text form of [`LaunchPlan`].
+pub const PLAN_FORMAT: u32 = 1;
+
+/// Name of the host's end of the guest channel.
+pub const CHANNEL_HOST: &str = "channel.host";
+/// Name of the host's end of the VMM's control connection.
+pub const CONTROL_HOST: &str = "control.host";
+/// Name of the host's end of the guest's serial console.
+pub const CONSOLE_HOST: &str = "console.host";
+/// Name of the memory that holds the initrd.
+pub const INITRD: &str = "initrd";
+
+/// The first descriptor number that a plan gives to a child; 0 to 2 are the standard streams.
+pub const FIRST_FD: i32 = 3;
+
+/// Everything that has to be done to start one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaunchPlan {
+    /// Version of this text form: [`PLAN_FORMAT`].
+    pub format: u32,
+    /// Name of the backend that made the plan.
+    pub backend: String,
+    /// Name of the machine.
+    pub id: String,
+    /// Ports of the host that must be free before anything starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortPublish>,
+    /// Files to write first, in this order; removed with the machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PlannedFile>,
+    /// Descriptors to open, in this order.
+    pub descriptors: Vec<Descriptor>,
+    /// Processes to start, in this order.
+    pub processes: Vec<PlannedProcess>,
+    /// Where the console goes.
+    pub console: ConsoleLog,
+    /// Things that people should be told once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// A file to write before anything starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedFile {
+    /// Where; must not exist yet.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner; `None` is the user who launches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Ids>,
+    /// Content.
+    pub contents: String,
+}
+
+/// A user and group by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Ids {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Something that the launcher opens and hands to a process or keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Descriptor {
+    /// An existing file.
+    Open {
+        /// Name inside the plan.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// How it is opened.
+        access: Access,
+    },
+    /// A memory file (`memfd_create(2)`) with these parts one after the other.
+    Memory {
+        /// Name inside the plan.
+        name: String,
+        /// Content.
+        parts: Vec<InitrdPart>,
+    },
+    /// A pair of connected Unix stream sockets (`socketpair(2)`).
+    SocketPair {
+        /// Names of the two ends inside the plan. An end that ends in `.host` stays with the launcher.
+        names: [String; 2],
+    },
+    /// A pipe.
+    Pipe {
+        /// Name of the end to read from.
+        read: String,
+        /// Name of the end to write to.
+        write: String,
+    },
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Read and write.
+    ReadWrite,
+}
+
+/// A process to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedProcess {
+    /// What it is for.
+    pub role: Role,
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments, without the name of the program.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User and group to become, with no supplementary groups; `None` keeps those of the launcher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<Ids>,
+    /// Whether it may listen on ports below 1024 although it is not root (`CAP_NET_BIND_SERVICE`, ambient).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bind_low_ports: bool,
+    /// Descriptors it inherits; it gets no other ones but the standard streams.
+    pub fds: Vec<InheritedFd>,
+    /// Descriptor name of a pipe of the launcher: the process is ready when a byte arrives on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+}
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The virtual machine monitor: when it ends the machine has ended.
+    Vmm,
+    /// The network of the machine, as a process beside it.
+    Network,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Vmm => "vmm",
+            Role::Network => "network",
+        })
+    }
+}
+
+/// A descriptor as one process sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InheritedFd {
+    /// Its number in the process.
+    pub number: i32,
+    /// Its name in the plan.
+    pub name: String,
+}
+
+impl LaunchPlan {
+    /// The text form: indented JSON with a final newline.
+    pub fn to_text(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("a plan holds only what JSON can say");
+        text.push('\n');
+        text
+    }
+}

@@ -1,0 +1,269 @@
+//! `VmSpec`: what machine is wanted. Plain data, no I/O, no VMM.
+//!
+//! The text form is JSON (`firebuild run --print=spec`), format version [`SPEC_FORMAT`]; unknown fields are refused.
+//! The bytes of a [`InitrdPart::Private`] never appear in it: their place holds their length, and such a text cannot
+//! be read back.
+//!
+//! A spec says nothing about how: `VmSpec::check` proves that a backend can run it, and the
+//! backend then plans it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Version of the text form of [`VmSpec`].
+pub const SPEC_FORMAT: u32 = 1;
+
+/// Serial number (as the guest sees it in `/sys/block/*/serial`) of the disk that holds the root file system.
+pub const ROOT_DISK_SERIAL: &str = "firebuild-root";
+
+/// Serial number of the writable disk of one machine.
+pub const SCRATCH_DISK_SERIAL: &str = "firebuild-scratch";
+
+/// The machine that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Version of this text form: [`SPEC_FORMAT`].
+    pub format: u32,
+    /// Name of the machine: 1 to 64 characters of `A-Z a-z 0-9 -` (the limit of Firecracker, which follows).
+    pub id: String,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory of the guest in MiB.
+    pub memory_mib: u32,
+    /// The kernel to boot.
+    pub kernel: Kernel,
+    /// Archives that make the initrd, in this order; the kernel unpacks concatenated cpio archives one after the other.
+    pub initrd: Vec<InitrdPart>,
+    /// Kernel arguments of the caller, one `key` or `key=value` each; merged by key over the defaults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_args: Vec<String>,
+    /// Block devices, in this order.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// How the guest reaches the network.
+    #[serde(default)]
+    pub network: Network,
+    /// Where the serial console of the guest is recorded.
+    pub console: ConsoleLog,
+    /// Which processor emulation is wanted.
+    #[serde(default)]
+    pub accel: Accel,
+    /// Which machine model is wanted.
+    #[serde(default)]
+    pub machine: MachineType,
+}
+
+/// A kernel image on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Path of the image; opened by the launcher, not by the VMM.
+    pub path: PathBuf,
+    /// What kind of image it is.
+    pub format: KernelFormat,
+}
+
+/// The container format of a kernel image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelFormat {
+    /// ELF `vmlinux` with a PVH entry point (note type 18 of the owner `Xen`).
+    ElfPvh,
+    /// ELF `vmlinux` without one.
+    Elf,
+    /// The `vmlinuz` that distributions ship (x86 boot protocol).
+    BzImage,
+}
+
+/// One archive of the initrd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum InitrdPart {
+    /// A file that others may read: the guest init, kernel modules.
+    File {
+        /// Path on the host.
+        path: PathBuf,
+    },
+    /// Bytes that hold secrets (the environment of the workload). They live in memory only, never in a file,
+    /// and the launcher wipes them once the guest has read them.
+    Private {
+        /// What it is, for people.
+        name: String,
+        /// The archive.
+        #[serde(rename = "bytes")]
+        contents: PrivateBytes,
+    },
+}
+
+/// Bytes that stay out of every text form: only their number is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateBytes(Vec<u8>);
+
+impl PrivateBytes {
+    /// Takes bytes that must not be shown.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} private bytes>", self.0.len())
+    }
+}
+
+impl Serialize for PrivateBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0.len() as u64)
+    }
+}
+
+impl<'de> Deserialize<'de> for PrivateBytes {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "private bytes are not part of the text form and cannot be read back",
+        ))
+    }
+}
+
+/// One block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Raw image (or block device) on the host; opened by the launcher, not by the VMM.
+    pub path: PathBuf,
+    /// Whether the guest may only read. A read-only image may be shared by any number of machines.
+    pub read_only: bool,
+    /// What the guest sees in `/sys/block/*/serial`: 1 to 20 characters of `A-Z a-z 0-9 . _ -`.
+    pub serial: String,
+}
+
+/// How the guest reaches the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Network {
+    /// No network device at all.
+    #[default]
+    None,
+    /// User-mode networking: needs no root and no set-up.
+    User(UserNetwork),
+}
+
+/// User-mode networking. See `docs/design/0001-user-network.md`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserNetwork {
+    /// Ports of the host that lead to ports of the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<PortPublish>,
+}
+
+/// A port of the host that leads to a port of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortPublish {
+    /// Address of the host to listen on; `None` is every address, as in Docker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// Port on the host, not 0.
+    pub host_port: u16,
+    /// Port in the guest, not 0.
+    pub guest_port: u16,
+    /// Transport.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for PortPublish {
+    /// Docker's spelling: `[IP:]HOST:GUEST/PROTOCOL`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            None => {}
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+        }
+        write!(
+            f,
+            "{}:{}/{}",
+            self.host_port, self.guest_port, self.protocol
+        )
+    }
+}
+
+/// Transport protocol of a published port.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// Where the serial console is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleLog {
+    /// File to write; `None` keeps only the last lines, in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Most bytes that the file may have; what comes later is counted and dropped.
+    pub max_bytes: u64,
+}
+
+impl Default for ConsoleLog {
+    /// Memory only, with a limit of 1 MiB should a path be added.
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Which processor emulation is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// KVM where it really works, else TCG.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Translation in software; works everywhere.
+    Tcg,
+}
+
+/// Which machine model is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineType {
+    /// The one that the backend prefers for this kernel and processor emulation.
+    #[default]
+    Auto,
+    /// A PC with PCI Express.
+    Q35,
+    /// QEMU's minimal machine with virtio-mmio.
+    Microvm,
+}
