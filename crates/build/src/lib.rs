@@ -1,1 +1,18 @@
-//! build
+//! Lowers a Dockerfile to a graph, solves it with caches and an executor, exports the result.
+//!
+//! ```text
+//!  Dockerfile ──resolve──▶ Resolved ──lower──▶ Graph ──solve──▶ Chain of layers + ImageConfig ──export──▶ ext4, OCI, tar, directory
+//!                                                │
+//!                    Image · Context · Exec · Copy · Mkdir · Merge
+//! ```
+//!
+//! - [`resolve`] looks names up; [`graph`] is the waist: plain data, no I/O on its left, no Dockerfile on its right.
+//! - Results are chains of layers. COPY, WORKDIR and every export work on a [`firebuild_rootfs::tree::Tree`] and the content
+//!   store; only RUN needs a materialised file system, and that is the executor's business.
+//! - A step's key is made of what it does and of the *content* of what it is given, so a cache hit is always right and an
+//!   unchanged rebuild executes nothing.
+//!
+//! This crate knows nothing of VMs, of the command line or of HTTP APIs.
+
+pub mod cancel;
+// event, graph, key and resolve follow with the types they name.
