@@ -1,0 +1,517 @@
+//! [`RunConfig`]: what the guest init shall run, and in what surroundings.
+//!
+//! The host writes it as JSON into the initrd (a cpio archive of its own after the one that holds the init), at
+//! [`crate::CONFIG_PATH`]. It can hold secrets (values of `env`, the entropy seed): the file is 0600 on the host
+//! and gone there once the guest has acknowledged it; in the guest it is wiped before the application starts.
+//! `Debug` and [`RunConfig::masked`] show no values of variables.
+//!
+//! Host and guest init come from one build, so the document is strict: another version or an unknown field is
+//! an error.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hex;
+use crate::net::Interface;
+use crate::signal::Signal;
+
+/// The version of the document that this build writes and reads.
+pub const RUN_CONFIG_VERSION: u32 = 1;
+/// The longest document that is read, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
+/// The longest host name that Linux takes (`__NEW_UTS_LEN`), in bytes.
+pub const MAX_HOSTNAME_BYTES: usize = 64;
+
+/// What the guest runs and the surroundings it runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Always [`RUN_CONFIG_VERSION`].
+    pub version: u32,
+    /// The program and its arguments; the program is looked up in the `PATH` of `env` unless it holds a `/`.
+    pub argv: Vec<String>,
+    /// The environment, in order, each name once. `HOME` is added where it is missing.
+    #[serde(default)]
+    pub env: Vec<EnvVar>,
+    /// The working directory, absolute; made if it is missing. Empty means `/`.
+    #[serde(default)]
+    pub cwd: String,
+    /// The user as USER of a Dockerfile writes it (`name`, `uid`, `name:group`, …); empty means root.
+    #[serde(default)]
+    pub user: String,
+    /// The name of the machine, also written to `/etc/hostname` and `/etc/hosts`.
+    pub hostname: String,
+    /// More lines of `/etc/hosts`, after those for localhost and the host name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostEntry>,
+    /// What `/etc/resolv.conf` says; without it the image's file stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<Resolver>,
+    /// The interfaces beside `lo`, which is always there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// What becomes the root file system.
+    pub root: RootLayout,
+    /// Kernel modules to load, in this order: absolute paths in the initrd.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// A terminal of this size for the application; without it, stdio are pipes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<WindowSize>,
+    /// Whether stdin is carried over the channel; if not, the application reads from `/dev/null`.
+    #[serde(default)]
+    pub stdin: bool,
+    /// The signal that asks the application to end.
+    #[serde(default = "default_stop_signal")]
+    pub stop_signal: Signal,
+    /// The host's time when the document was written, in nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_unix_ns: Option<u64>,
+    /// Random bytes from the host, credited to the guest's entropy pool.
+    #[serde(default, with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub entropy: Vec<u8>,
+    /// How much the guest init tells.
+    #[serde(default)]
+    pub log_level: LogLevel,
+    /// Where the channel to the host is.
+    pub channel: Channel,
+}
+
+fn default_stop_signal() -> Signal {
+    Signal::TERM
+}
+
+/// One variable of the environment. `Debug` shows its name only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvVar {
+    /// Not empty, without `=`.
+    pub name: String,
+    /// Any text without NUL.
+    pub value: String,
+}
+
+impl EnvVar {
+    /// Splits `NAME=value` at the first `=`; none for a text without `=` or without a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<EnvVar> {
+        let (name, value) = text.split_once('=')?;
+        (!name.is_empty()).then(|| EnvVar {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for EnvVar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.name)
+    }
+}
+
+/// One line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostEntry {
+    /// The address.
+    pub address: IpAddr,
+    /// Its names, at least one.
+    pub names: Vec<String>,
+}
+
+/// What `/etc/resolv.conf` shall say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolver {
+    /// The name servers, in order of use.
+    #[serde(default)]
+    pub nameservers: Vec<IpAddr>,
+    /// The search list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// The words of the `options` line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+/// What the guest makes its root file system of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RootLayout {
+    /// The image is read-only and shared; an overlay over it keeps what is written on the scratch disk (ext4).
+    Overlay {
+        /// The disk of the image.
+        image: DiskRef,
+        /// The file system of the image; `ext4` unless it says otherwise.
+        #[serde(default = "default_filesystem")]
+        filesystem: String,
+        /// The disk that is written to.
+        scratch: DiskRef,
+    },
+    /// A copy of the image that belongs to this machine alone, mounted writable; for kernels without overlayfs.
+    Private {
+        /// The disk of the copy.
+        disk: DiskRef,
+        /// Its file system; `ext4` unless it says otherwise.
+        #[serde(default = "default_filesystem")]
+        filesystem: String,
+    },
+    /// No disk: the application lives in the initrd itself.
+    Initrd,
+}
+
+/// What [`RootLayout`] means by a file system that is not named.
+#[must_use]
+pub fn default_filesystem() -> String {
+    "ext4".to_owned()
+}
+
+impl RootLayout {
+    /// The usual layout: image and scratch disk by the serial numbers of this crate.
+    #[must_use]
+    pub fn overlay() -> RootLayout {
+        RootLayout::Overlay {
+            image: DiskRef::Serial(crate::ROOT_DISK_SERIAL.to_owned()),
+            filesystem: default_filesystem(),
+            scratch: DiskRef::Serial(crate::SCRATCH_DISK_SERIAL.to_owned()),
+        }
+    }
+
+    /// A private copy, by the serial number of this crate.
+    #[must_use]
+    pub fn private() -> RootLayout {
+        RootLayout::Private {
+            disk: DiskRef::Serial(crate::ROOT_DISK_SERIAL.to_owned()),
+            filesystem: default_filesystem(),
+        }
+    }
+}
+
+/// How the guest finds a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskRef {
+    /// By the serial number that the VMM gives it (QEMU).
+    Serial(String),
+    /// By its place among the virtio disks, 0 is `vda` (Firecracker, whose ids the guest does not see as serials of
+    /// our choice). At most 25.
+    Index(u8),
+}
+
+/// The size of a terminal in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// How much the guest init tells, on the console and over the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What makes it fail.
+    Error,
+    /// Also what it had to leave out.
+    #[default]
+    Warning,
+    /// Also each step with its time.
+    Debug,
+}
+
+/// Where the channel to the host is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Channel {
+    /// A virtio-serial port, by its name.
+    VirtioSerial {
+        /// The name that the VMM gave the port, usually [`crate::CHANNEL_PORT_NAME`].
+        name: String,
+    },
+    /// A vsock connection that the guest opens to the host (CID 2).
+    Vsock {
+        /// The port on which the host listens.
+        port: u32,
+    },
+}
+
+impl Channel {
+    /// The virtio-serial port of the usual name.
+    #[must_use]
+    pub fn virtio_serial() -> Channel {
+        Channel::VirtioSerial {
+            name: crate::CHANNEL_PORT_NAME.to_owned(),
+        }
+    }
+}
+
+/// A document that is no usable [`RunConfig`].
+#[derive(Debug)]
+pub enum ConfigError {
+    /// It is longer than [`MAX_CONFIG_BYTES`].
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// It is not the JSON of a [`RunConfig`].
+    Json(serde_json::Error),
+    /// A field holds what the guest cannot use.
+    Field {
+        /// The field's path, like `interfaces[0].mtu`.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::TooLong { bytes } => {
+                write!(
+                    f,
+                    "run configuration of {bytes} bytes is too long (at most {MAX_CONFIG_BYTES})"
+                )
+            }
+            ConfigError::Json(_) => f.write_str("run configuration cannot be read"),
+            ConfigError::Field { field, problem } => {
+                write!(f, "run configuration: {field} {problem}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConfigError::Json(error) => Some(error),
+            ConfigError::TooLong { .. } | ConfigError::Field { .. } => None,
+        }
+    }
+}
+
+impl RunConfig {
+    /// The smallest configuration: `argv` as root in `/`, everything else at its default.
+    #[must_use]
+    pub fn new(
+        argv: Vec<String>,
+        hostname: String,
+        root: RootLayout,
+        channel: Channel,
+    ) -> RunConfig {
+        RunConfig {
+            version: RUN_CONFIG_VERSION,
+            argv,
+            env: Vec::new(),
+            cwd: String::new(),
+            user: String::new(),
+            hostname,
+            hosts: Vec::new(),
+            resolver: None,
+            interfaces: Vec::new(),
+            root,
+            modules: Vec::new(),
+            terminal: None,
+            stdin: false,
+            stop_signal: Signal::TERM,
+            clock_unix_ns: None,
+            entropy: Vec::new(),
+            log_level: LogLevel::default(),
+            channel,
+        }
+    }
+
+    /// The document, checked.
+    ///
+    /// # Errors
+    /// A field that the guest could not use, or a document that is too long.
+    pub fn to_json(&self) -> Result<Vec<u8>, ConfigError> {
+        self.validate()?;
+        let json = serde_json::to_vec(self).map_err(ConfigError::Json)?;
+        if json.len() > MAX_CONFIG_BYTES {
+            return Err(ConfigError::TooLong { bytes: json.len() });
+        }
+        Ok(json)
+    }
+
+    /// Reads a document and checks it.
+    ///
+    /// # Errors
+    /// A document that is too long, malformed, of another version, or holds what cannot be used.
+    pub fn from_json(json: &[u8]) -> Result<RunConfig, ConfigError> {
+        if json.len() > MAX_CONFIG_BYTES {
+            return Err(ConfigError::TooLong { bytes: json.len() });
+        }
+        let config: RunConfig = serde_json::from_slice(json).map_err(ConfigError::Json)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The same configuration with nothing secret in it: values of variables are `***`, the seed is gone.
+    #[must_use]
+    pub fn masked(&self) -> RunConfig {
+        let mut masked = self.clone();
+        for variable in &mut masked.env {
+            "***".clone_into(&mut variable.value);
+        }
+        masked.entropy.clear();
+        masked
+    }
+
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// The first field that the guest could not use.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check(
+            self.version == RUN_CONFIG_VERSION,
+            "version",
+            "is not one that this build knows",
+        )?;
+        check(
+            self.argv.first().is_some_and(|program| !program.is_empty()),
+            "argv",
+            "names no program",
+        )?;
+        for (index, argument) in self.argv.iter().enumerate() {
+            check(
+                no_nul(argument),
+                format_args!("argv[{index}]"),
+                "holds a NUL byte",
+            )?;
+        }
+        for variable in &self.env {
+            let field = format_args!("env {}", variable.name);
+            check(!variable.name.is_empty(), field, "has no name")?;
+            check(!variable.name.contains('='), field, "has '=' in its name")?;
+            check(
+                no_nul(&variable.name) && no_nul(&variable.value),
+                field,
+                "holds a NUL byte",
+            )?;
+        }
+        check(
+            self.cwd.is_empty() || self.cwd.starts_with('/'),
+            "cwd",
+            "is not an absolute path",
+        )?;
+        check(no_nul(&self.cwd), "cwd", "holds a NUL byte")?;
+        check(one_line(&self.user), "user", "holds a control character")?;
+        check(
+            is_word(&self.hostname),
+            "hostname",
+            "is empty or holds a space",
+        )?;
+        check(
+            self.hostname.len() <= MAX_HOSTNAME_BYTES,
+            "hostname",
+            "is longer than 64 bytes",
+        )?;
+        for (index, host) in self.hosts.iter().enumerate() {
+            let sound = !host.names.is_empty() && host.names.iter().all(|name| is_word(name));
+            check(
+                sound,
+                format_args!("hosts[{index}]"),
+                "has no name, or one with a space",
+            )?;
+        }
+        if let Some(resolver) = &self.resolver {
+            check(
+                resolver.search.iter().all(|word| is_word(word)),
+                "resolver.search",
+                "has an empty word or a space",
+            )?;
+            check(
+                resolver.options.iter().all(|word| is_word(word)),
+                "resolver.options",
+                "has an empty word or a space",
+            )?;
+        }
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            if let crate::InterfaceRef::Name(name) = &interface.select {
+                // IFNAMSIZ, with the final NUL.
+                let sound = is_word(name) && name.len() < 16 && !name.contains('/');
+                check(
+                    sound,
+                    format_args!("interfaces[{index}].select"),
+                    "is no name of an interface",
+                )?;
+            }
+        }
+        self.validate_devices()
+    }
+
+    fn validate_devices(&self) -> Result<(), ConfigError> {
+        for (index, module) in self.modules.iter().enumerate() {
+            let sound = module.starts_with('/')
+                && no_nul(module)
+                && module.split('/').all(|part| part != "..");
+            check(
+                sound,
+                format_args!("modules[{index}]"),
+                "is not an absolute path in the initrd",
+            )?;
+        }
+        let (disks, filesystem) = match &self.root {
+            RootLayout::Overlay {
+                image,
+                filesystem,
+                scratch,
+            } => (vec![image, scratch], Some(filesystem)),
+            RootLayout::Private { disk, filesystem } => (vec![disk], Some(filesystem)),
+            RootLayout::Initrd => (Vec::new(), None),
+        };
+        for disk in disks {
+            let sound = match disk {
+                DiskRef::Serial(serial) => is_word(serial) && serial.len() <= 20,
+                DiskRef::Index(index) => *index < 26,
+            };
+            check(
+                sound,
+                "root",
+                "names a disk by a bad serial number or index",
+            )?;
+        }
+        check(
+            filesystem.is_none_or(|name| is_word(name)),
+            "root.filesystem",
+            "is no name of a file system",
+        )?;
+        match &self.channel {
+            Channel::VirtioSerial { name } => {
+                check(is_word(name), "channel.name", "is empty or holds a space")
+            }
+            Channel::Vsock { port } => check(*port != u32::MAX, "channel.port", "is no port"),
+        }
+    }
+}
+
+fn check(holds: bool, field: impl fmt::Display, problem: &'static str) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Field {
+            field: field.to_string(),
+            problem,
+        })
+    }
+}
+
+fn no_nul(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+fn one_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+#[cfg(test)]
+mod tests;
