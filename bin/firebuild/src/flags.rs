@@ -1,0 +1,194 @@
+//! Groups of flags that several commands share; names and meanings of the original firebuild.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// A flag group of the original that can say which of its flags were given.
+macro_rules! given {
+    ($group:ty { $($flag:literal => $field:ident),* $(,)? }) => {
+        impl $group {
+            /// The names of the flags that were given.
+            pub(crate) fn given(&self) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $(if self.$field.is_some() { names.push($flag); })*
+                names
+            }
+        }
+    };
+}
+
+/// How firebuild speaks about its own work.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Log {
+    /// What to report on standard error: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// Records of `ls` and `run -d` as JSON lines on standard error, as the original wrote them
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) log_as_json: Option<bool>,
+    /// Colours if it is a terminal
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub(crate) log_color: Option<bool>,
+    /// Colours always
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub(crate) log_force_color: Option<bool>,
+}
+
+/// Saved flags.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Profile {
+    /// Profile whose flags are used where none are given
+    #[arg(long, global = true, env = "FIREBUILD_PROFILE", value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Directory of the profiles (default: /etc/firebuild/profiles for root, else in the configuration directory)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) profile_conf_dir: Option<PathBuf>,
+}
+
+/// Tracing of the original: accepted; spans come with OpenTelemetry.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Tracing {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) tracing_enable: Option<bool>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    pub(crate) tracing_collector_host_port: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) tracing_log_enable: Option<bool>,
+}
+given!(Tracing {
+    "--tracing-enable" => tracing_enable,
+    "--tracing-collector-host-port" => tracing_collector_host_port,
+    "--tracing-log-enable" => tracing_log_enable,
+});
+
+/// Catalogue directories of the original.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Storage {
+    /// Kind of the original's catalogue: directory
+    #[arg(long, value_name = "KIND", value_parser = ["directory"], help_heading = "Original catalogue")]
+    pub(crate) storage_provider: Option<String>,
+    /// Directory in which --vmlinux-id is looked up first
+    #[arg(long = "storage-provider.directory.kernel-storage-root", value_name = "DIR", help_heading = "Original catalogue")]
+    pub(crate) kernel_storage_root: Option<PathBuf>,
+    /// Directory that gets ORG/NAME/VERSION/{rootfs,metadata.json} beside the store
+    #[arg(long = "storage-provider.directory.rootfs-storage-root", value_name = "DIR", help_heading = "Original catalogue")]
+    pub(crate) rootfs_storage_root: Option<PathBuf>,
+}
+
+/// Directory of run records of the original.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunCache {
+    /// Directory of the VMs' records
+    #[arg(long, value_name = "DIR", help_heading = "Directories")]
+    pub(crate) run_cache: Option<PathBuf>,
+}
+given!(RunCache { "--run-cache" => run_cache });
+
+/// CNI.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Cni {
+    /// Directory of CNI plugins
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) cni_bin_dir: Option<PathBuf>,
+    /// Directory of CNI configurations
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// Directory of CNI state
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) cni_cache_dir: Option<PathBuf>,
+    /// CNI network of the VM
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) cni_network_name: Option<String>,
+}
+given!(Cni {
+    "--cni-bin-dir" => cni_bin_dir,
+    "--cni-conf-dir" => cni_conf_dir,
+    "--cni-cache-dir" => cni_cache_dir,
+    "--cni-network-name" => cni_network_name,
+});
+
+/// Firecracker's jailer.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Jailer {
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) binary_firecracker: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) binary_jailer: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) chroot_base: Option<PathBuf>,
+    #[arg(long, value_name = "GID", hide = true)]
+    pub(crate) jailer_gid: Option<u32>,
+    #[arg(long, value_name = "UID", hide = true)]
+    pub(crate) jailer_uid: Option<u32>,
+    #[arg(long, value_name = "NODE", hide = true)]
+    pub(crate) jailer_numa_node: Option<u32>,
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub(crate) netns: Option<PathBuf>,
+}
+given!(Jailer {
+    "--binary-firecracker" => binary_firecracker,
+    "--binary-jailer" => binary_jailer,
+    "--chroot-base" => chroot_base,
+    "--jailer-gid" => jailer_gid,
+    "--jailer-uid" => jailer_uid,
+    "--jailer-numa-node" => jailer_numa_node,
+    "--netns" => netns,
+});
+
+/// The machine.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Machine {
+    /// Memory: MiB, or with a suffix like 2G (default: 512)
+    #[arg(long, short = 'm', visible_alias = "memory", value_name = "SIZE", help_heading = "Machine")]
+    pub(crate) mem: Option<String>,
+    /// Virtual CPUs (default: 1)
+    #[arg(long, visible_alias = "cpus", value_name = "COUNT", help_heading = "Machine")]
+    pub(crate) cpu: Option<u32>,
+    /// Kernel of the catalogue (default: the newest fitting one)
+    #[arg(long, visible_alias = "kernel", value_name = "ID", help_heading = "Machine")]
+    pub(crate) vmlinux_id: Option<String>,
+    /// Further kernel parameters; they are merged by key, reserved ones are refused
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true, help_heading = "Machine")]
+    pub(crate) kernel_args: Option<String>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) cpu_template: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) ht_enabled: Option<bool>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub(crate) ip_address: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_mmds: Option<bool>,
+    #[arg(long, value_name = "UUID", hide = true)]
+    pub(crate) root_drive_partuuid: Option<String>,
+    #[arg(long, value_name = "USER", hide = true)]
+    pub(crate) ssh_user: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) log_firecracker_http_calls: Option<bool>,
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    pub(crate) shutdown_graceful_timeout_seconds: Option<u64>,
+}
+given!(Machine {
+    "--mem" => mem,
+    "--cpu" => cpu,
+    "--vmlinux-id" => vmlinux_id,
+    "--kernel-args" => kernel_args,
+    "--cpu-template" => cpu_template,
+    "--ht-enabled" => ht_enabled,
+    "--ip-address" => ip_address,
+    "--no-mmds" => no_mmds,
+    "--root-drive-partuuid" => root_drive_partuuid,
+    "--ssh-user" => ssh_user,
+    "--log-firecracker-http-calls" => log_firecracker_http_calls,
+    "--shutdown-graceful-timeout-seconds" => shutdown_graceful_timeout_seconds,
+});
+
+impl Machine {
+    /// The flags that were given and that QEMU with user-mode networking has no use for.
+    pub(crate) fn unused_by_run(&self) -> Vec<&'static str> {
+        let used = ["--mem", "--cpu", "--vmlinux-id", "--kernel-args"];
+        self.given().into_iter().filter(|name| !used.contains(name)).collect()
+    }
+}
