@@ -1,2 +1,21 @@
-//! rootfs
+//! A file system as a value.
+//!
+//! ```text
+//!   directory on disk ──walk──▶ ┌──────┐ ──tar::write, cpio, ext4, unpack──▶ artifacts
+//!   tar blob ──tar::read──▶ Layer│ Tree │
+//!                    └──apply──▶ └──────┘ ◀──text──▶ dump
+//!                                 a, b ──diff──▶ Layer
+//! ```
+//!
+//! A [`Tree`](tree::Tree) is a complete file system, a [`Layer`](layer::Layer) is a change to one. Both say *where* the
+//! bytes of a file are ([`tree::Source`]) and never hold more than small ones. What opens content is a
+//! [`Contents`](tree::Contents): the content store, or a walked directory ([`walk::DirContents`]).
+//!
+//! Invariants: paths are bytes, relative to the root and without `.` or `..` (see [`path`]); everything is ordered by
+//! the bytes of the names, so that equal trees give equal output; nothing recurses on the depth of its input; every
+//! number from outside is checked and every count has a limit.
+//!
+//! What this crate does not know: where blobs are stored, what an image or a Dockerfile is, who asks.
+
+pub mod path;
 pub mod tree;

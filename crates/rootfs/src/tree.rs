@@ -14,11 +14,21 @@
 //! - names are non-empty, hold neither `/` nor NUL, are not `.` or `..`, and have at most 255 bytes; they need not be UTF-8;
 //! - iteration is by byte order of the names, so every walk, dump and encoder is deterministic.
 
+mod arena;
+mod content;
+mod lookup;
+mod walk;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use arena::{DEFAULT_MAX_INODES, TreeError, TreeErrorKind};
+pub use content::Extent;
+pub use lookup::{Follow, Place};
+pub use walk::{Counts, Walk};
 
 /// One name in a directory: any bytes but `/` and NUL, 1 to 255 of them.
 pub type Name = Box<[u8]>;
@@ -79,10 +89,28 @@ pub enum Source {
         /// Where in the blob the file begins, in bytes.
         offset: u64,
     },
+    /// Parts of a stored blob with holes between them (a sparse entry of a foreign archive).
+    SparseBlob {
+        /// SHA-256 of the blob.
+        id: [u8; 32],
+        /// The parts that are there, ascending and not overlapping; the rest of the file is zeros.
+        segments: Arc<[Segment]>,
+    },
     /// A file below a directory that was walked; the path is relative to that directory's root.
     Path(Arc<Path>),
     /// The bytes themselves, for small files that nobody stored (heredocs, generated files).
     Bytes(Arc<[u8]>),
+}
+
+/// One stored part of a sparse file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// Where in the file the part begins, in bytes.
+    pub position: u64,
+    /// Where in the blob it begins, in bytes.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub len: u64,
 }
 
 /// The content of a regular file.
@@ -103,7 +131,7 @@ pub trait Contents: Sync {
     fn open(&self, content: &Content) -> io::Result<Opened>;
 }
 
-/// An opened [`Content`].
+/// An opened [`Content`]. Read it with [`Opened::read_exact_at`]; [`Opened::extents`] tells where the holes are.
 #[derive(Clone, Debug)]
 pub enum Opened {
     /// Bytes of a file from an offset on; read with `pread`, the file may be shared.
@@ -112,6 +140,13 @@ pub enum Opened {
         file: Arc<File>,
         /// Offset of the first byte.
         offset: u64,
+    },
+    /// Parts of a file, the rest is zeros.
+    Segments {
+        /// The file, open for reading.
+        file: Arc<File>,
+        /// The parts, as in [`Source::SparseBlob`].
+        segments: Arc<[Segment]>,
     },
     /// Bytes in memory.
     Bytes(Arc<[u8]>),
@@ -147,8 +182,80 @@ pub struct Inode {
     pub names: u32,
 }
 
-/// A complete file system.
+/// A complete file system. Two trees are equal when they hold the same names, properties, content references and hard
+/// links, whatever the numbers of their inodes.
 #[derive(Clone, Debug)]
 pub struct Tree {
     inodes: Vec<Option<Inode>>,
+    /// How deep each directory is: 0 for the root. Meaningless for other inodes.
+    depths: Vec<u16>,
+    live: u32,
+    max_inodes: u32,
 }
+
+impl Inode {
+    /// An inode as it is before it is inserted. For a directory `kind` holds no children.
+    #[must_use]
+    pub fn new(meta: Meta, kind: Kind) -> Self {
+        Self {
+            meta,
+            kind,
+            names: 1,
+        }
+    }
+
+    /// An empty directory of root with this mode and the time 0.
+    #[must_use]
+    pub fn dir(mode: u16) -> Self {
+        Self::new(
+            Meta {
+                mode,
+                ..Meta::default()
+            },
+            Kind::Dir(BTreeMap::new()),
+        )
+    }
+
+    /// The children, when it is a directory.
+    #[must_use]
+    pub fn children(&self) -> Option<&BTreeMap<Name, InodeId>> {
+        match &self.kind {
+            Kind::Dir(children) => Some(children),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir(_))
+    }
+}
+
+impl Kind {
+    /// The word for this kind in dumps and messages: `dir`, `file`, `symlink`, `fifo`, `socket`, `char` or `block`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Dir(_) => "dir",
+            Self::File(_) => "file",
+            Self::Symlink(_) => "symlink",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::CharDevice(_) => "char",
+            Self::BlockDevice(_) => "block",
+        }
+    }
+
+    /// The kind without children: what a layer or a dump says about one entry.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        match self {
+            Self::Dir(_) => Self::Dir(BTreeMap::new()),
+            other => other.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
