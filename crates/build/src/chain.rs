@@ -1,0 +1,156 @@
+//! Results: a chain of layers, and the tree that it makes.
+//!
+//! A [`Chain`] is what a vertex gives: layers by digest, lowest first. It is immutable and shared; a step on top of it makes
+//! a longer one. Its *chain ID* names its content (OCI image specification, `config.md`, "Layer ChainID"): two chains with
+//! the same id hold the same files, however they were made. Cache keys are built on it.
+//!
+//! The [`Tree`] of a chain is made when somebody asks for it, from the tree of the nearest ancestor that has one, by
+//! applying the layers between. A cached build asks for none.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use firebuild_oci::Digest;
+use firebuild_rootfs::tree::Tree;
+
+use crate::content::{ContentError, read_layer};
+use firebuild_store::Store;
+
+/// One layer of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Seconds since the epoch when it was made; none for layers of an image.
+    pub created: Option<i64>,
+}
+
+/// A file system as a stack of layers.
+#[derive(Debug)]
+pub struct Chain {
+    parent: Option<Arc<Chain>>,
+    layer: Option<ChainLayer>,
+    id: Digest,
+    depth: usize,
+    tree: Mutex<Option<Arc<Tree>>>,
+}
+
+impl Chain {
+    /// The empty file system.
+    #[must_use]
+    pub fn scratch() -> Arc<Self> {
+        Arc::new(Self { parent: None, layer: None, id: Digest::of(b""), depth: 0, tree: Mutex::new(None) })
+    }
+
+    /// This chain with one layer more.
+    #[must_use]
+    pub fn push(self: &Arc<Self>, layer: ChainLayer) -> Arc<Self> {
+        let id = if self.depth == 0 {
+            layer.diff_id
+        } else {
+            Digest::of(format!("{} {}", self.id, layer.diff_id).as_bytes())
+        };
+        Arc::new(Self {
+            parent: Some(Arc::clone(self)),
+            layer: Some(layer),
+            id,
+            depth: self.depth + 1,
+            tree: Mutex::new(None),
+        })
+    }
+
+    /// What names the content of this chain.
+    #[must_use]
+    pub fn id(&self) -> &Digest {
+        &self.id
+    }
+
+    /// How many layers it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.depth
+    }
+
+    /// Whether it has no layer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.depth == 0
+    }
+
+    /// Its layers, lowest first.
+    #[must_use]
+    pub fn layers(&self) -> Vec<ChainLayer> {
+        let mut layers = Vec::with_capacity(self.depth);
+        let mut at = Some(self);
+        while let Some(chain) = at {
+            layers.extend(chain.layer.clone());
+            at = chain.parent.as_deref();
+        }
+        layers.reverse();
+        layers
+    }
+
+    /// The tree that the layers make.
+    ///
+    /// # Errors
+    /// When a layer is missing or damaged, or cannot be applied.
+    pub fn tree(&self, store: &Store) -> Result<Arc<Tree>, ContentError> {
+        let mut missing = Vec::new();
+        let mut at = self;
+        let mut found = None;
+        loop {
+            if let Some(tree) = at.known() {
+                found = Some(tree);
+                break;
+            }
+            match (&at.layer, &at.parent) {
+                (Some(layer), Some(parent)) => {
+                    missing.push(layer.diff_id);
+                    at = parent;
+                }
+                _ => break,
+            }
+        }
+        let mut tree = match found {
+            Some(tree) if missing.is_empty() => return Ok(tree),
+            Some(tree) => (*tree).clone(),
+            None => Tree::new(),
+        };
+        for diff_id in missing.iter().rev() {
+            let layer = read_layer(store, diff_id)?;
+            tree.apply(&layer).map_err(|error| ContentError::apply(*diff_id, error))?;
+        }
+        let tree = Arc::new(tree);
+        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&tree));
+        Ok(tree)
+    }
+
+    /// Gives the chain a tree that its maker has at hand, so that nobody reads the layer again.
+    pub(crate) fn remember(&self, tree: Tree) {
+        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tree));
+    }
+
+    fn known(&self) -> Option<Arc<Tree>> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chain, ChainLayer};
+    use firebuild_oci::Digest;
+
+    fn layer(text: &str) -> ChainLayer {
+        ChainLayer { diff_id: Digest::of(text.as_bytes()), created: None }
+    }
+
+    #[test]
+    fn the_id_is_the_chain_id_of_the_image_specification() {
+        let one = Chain::scratch().push(layer("a"));
+        assert_eq!(*one.id(), Digest::of(b"a"));
+        let two = one.push(layer("b"));
+        let text = format!("{} {}", Digest::of(b"a"), Digest::of(b"b"));
+        assert_eq!(*two.id(), Digest::of(text.as_bytes()));
+        assert_eq!(two.layers(), [layer("a"), layer("b")]);
+        assert_eq!((two.len(), Chain::scratch().is_empty()), (2, true));
+    }
+}
