@@ -1,0 +1,211 @@
+//! Links, addresses and routes by rtnetlink: `rtnetlink(7)`, `linux/rtnetlink.h`.
+//!
+//! What an init or a network namespace needs to get a network: bring a link up, give it addresses, set routes. Each call
+//! is one message and one acknowledgement. Everything acts on the network namespace of the calling thread.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+const HEADER: usize = 16;
+
+const IFF_UP: u32 = 1;
+const IFLA_MTU: u16 = 4;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 0x02;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RTN_UNICAST: u8 = 1;
+
+/// The index of a link in this network namespace.
+///
+/// # Errors
+/// `ENODEV` when there is no link of that name.
+pub fn link_index(name: &str) -> io::Result<u32> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .or_else(|_| {
+        socket_with(
+            AddressFamily::UNIX,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+    })?;
+    Ok(name_to_index(socket, name)?)
+}
+
+/// Brings a link up, `lo` for one.
+///
+/// # Errors
+/// `ENODEV` when there is no such link, `EPERM`.
+pub fn link_up(name: &str) -> io::Result<()> {
+    let mut body = link_message(link_index(name)?, IFF_UP, IFF_UP);
+    request(RTM_NEWLINK, 0, &mut body)
+}
+
+/// Sets the largest packet that a link carries, in bytes.
+///
+/// # Errors
+/// `ENODEV`, `EINVAL` for a size that the link does not take, `EPERM`.
+pub fn set_mtu(name: &str, bytes: u32) -> io::Result<()> {
+    let mut body = link_message(link_index(name)?, 0, 0);
+    attribute(&mut body, IFLA_MTU, &bytes.to_ne_bytes());
+    request(RTM_NEWLINK, 0, &mut body)
+}
+
+/// Gives a link an address with a prefix length in bits; setting it again changes nothing. IPv6 addresses can be used at
+/// once (no duplicate address detection).
+///
+/// # Errors
+/// `ENODEV`, `EINVAL` for a prefix that is too long, `EAFNOSUPPORT` or `EACCES` for a kernel without that protocol,
+/// `EPERM`.
+pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
+    let mut body = vec![family(address), prefix, flags, RT_SCOPE_UNIVERSE];
+    body.extend(link_index(name)?.to_ne_bytes());
+    let bytes = octets(address);
+    attribute(&mut body, IFA_LOCAL, &bytes);
+    attribute(&mut body, IFA_ADDRESS, &bytes);
+    request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &mut body)
+}
+
+/// Sets a route: what goes to `destination` (an address and a prefix length; `None` is the default route) leaves by the
+/// link `name`, to `gateway` or, without one, directly. The protocol is that of whichever address is given, IPv4 when
+/// none is.
+///
+/// # Errors
+/// `ENETUNREACH` when the gateway cannot be reached by the link, `EINVAL` for addresses of different protocols, `ENODEV`,
+/// `EPERM`.
+pub fn add_route(
+    name: &str,
+    destination: Option<(IpAddr, u8)>,
+    gateway: Option<IpAddr>,
+) -> io::Result<()> {
+    let example = gateway.or(destination.map(|(address, _)| address));
+    let family = example.map_or(family(IpAddr::from([0, 0, 0, 0])), family);
+    if destination.is_some_and(|(address, _)| self::family(address) != family) {
+        return Err(io::Error::from(rustix::io::Errno::INVAL));
+    }
+    let prefix = destination.map_or(0, |(_, prefix)| prefix);
+    let scope = if gateway.is_some() || example.is_some_and(|address| address.is_ipv6()) {
+        RT_SCOPE_UNIVERSE
+    } else {
+        RT_SCOPE_LINK
+    };
+    let mut body = vec![
+        family,
+        prefix,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_STATIC,
+        scope,
+        RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    if let Some((address, _)) = destination {
+        attribute(&mut body, RTA_DST, &octets(address));
+    }
+    if let Some(gateway) = gateway {
+        attribute(&mut body, RTA_GATEWAY, &octets(gateway));
+    }
+    attribute(&mut body, RTA_OIF, &link_index(name)?.to_ne_bytes());
+    request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &mut body)
+}
+
+fn family(address: IpAddr) -> u8 {
+    // AF_INET and AF_INET6 of `linux/socket.h`.
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// `struct ifinfomsg`: family, padding, type, index, flags, which flags change.
+fn link_message(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    for field in [index, flags, change] {
+        body.extend(field.to_ne_bytes());
+    }
+    body
+}
+
+/// `struct rtattr`: length without padding, type, value, padded to 4 bytes.
+fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).expect("attributes here have at most 16 bytes");
+    body.extend(length.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+/// `struct nlmsghdr`, the body, and the answer, which is an error number (0 for none).
+fn request(kind: u16, flags: u16, body: &mut Vec<u8>) -> io::Result<()> {
+    let length =
+        u32::try_from(HEADER + body.len()).expect("messages here have less than 100 bytes");
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend((flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    message.extend(1u32.to_ne_bytes());
+    message.extend(0u32.to_ne_bytes());
+    message.append(body);
+
+    let socket: OwnedFd = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is 0, the default protocol of the family.
+        None,
+    )?;
+    send(&socket, &message, SendFlags::empty())?;
+    let mut answer = [0u8; 1024];
+    let (length, _) = recv(&socket, &mut answer, RecvFlags::empty())?;
+    let answer = &answer[..length];
+    if length < HEADER + 4 || answer[4..6] != NLMSG_ERROR.to_ne_bytes() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "rtnetlink gave no acknowledgement",
+        ));
+    }
+    let mut code = [0; 4];
+    code.copy_from_slice(&answer[HEADER..HEADER + 4]);
+    match i32::from_ne_bytes(code) {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+
+use super::{add_address, add_route, attribute, link_index, link_up, set_mtu};
+use crate::namespace::{Namespaces, unshare};
+
+/// Runs a test in a network namespace of its own thread, or says why it cannot.
+fn in_own_network(name: &str, test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| match unshare(Namespaces::NET) {
+            Ok(()) => test(),
+            Err(error) => {
+                let required = std::env::var("FIREBUILD_TEST_REQUIRE").unwrap_or_default();
+                assert!(
+                    !required.split(',').any(|need| need == "root"),
+                    "root is required: {error}"
+                );
+                eprintln!("SKIP {name}: no network namespace: {error}");
+            }
+        });
+    });
+}
+
+#[test]
+fn attributes_are_padded() {
+    let mut body = Vec::new();
+    attribute(&mut body, 7, b"abcde");
+    assert_eq!(body.len(), 12);
+    assert_eq!(&body[..2], &9u16.to_ne_bytes());
+}
+
+#[test]
+fn loopback_works_once_it_is_up() {
+    in_own_network("loopback_works_once_it_is_up", || {
+        assert!(
+            UdpSocket::bind("127.0.0.1:0")
+                .unwrap()
+                .send_to(b"x", "127.0.0.1:9")
+                .is_err()
+        );
+        link_up("lo").unwrap();
+        TcpListener::bind("127.0.0.1:0").unwrap();
+        UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .send_to(b"x", "127.0.0.1:9")
+            .unwrap();
+        set_mtu("lo", 1400).unwrap();
+    });
+}
+
+#[test]
+fn addresses_and_routes_are_set() {
+    in_own_network("addresses_and_routes_are_set", || {
+        link_up("lo").unwrap();
+        let address = IpAddr::from([10, 9, 8, 7]);
+        add_address("lo", address, 24).unwrap();
+        add_address("lo", address, 24).unwrap();
+        TcpListener::bind((address, 0)).unwrap();
+        add_route("lo", Some((IpAddr::from([10, 99, 0, 0]), 16)), None).unwrap();
+        add_route("lo", None, Some(IpAddr::from([10, 9, 8, 1]))).unwrap();
+        let routes = fs_err::read_to_string("/proc/thread-self/net/route").unwrap();
+        // Destination and gateway are printed as little-endian numbers.
+        assert!(routes.contains("0000630A"), "{routes}");
+        assert!(
+            routes
+                .lines()
+                .any(|line| line.starts_with("lo\t00000000\t0108090A")),
+            "{routes}"
+        );
+
+        let six = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5));
+        add_address("lo", six, 64).unwrap();
+        TcpListener::bind((six, 0)).unwrap();
+        // Loopback is no way to an IPv6 gateway; a route by the link itself shows the same message.
+        let net = IpAddr::from(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0));
+        add_route("lo", Some((net, 64)), None).unwrap();
+        let routes = fs_err::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        assert!(
+            routes.contains("fd010000000000000000000000000000 40"),
+            "{routes}"
+        );
+    });
+}
+
+#[test]
+fn refusals_have_their_errno() {
+    assert_eq!(
+        link_index("nosuchlink0").unwrap_err().raw_os_error(),
+        Some(libc::ENODEV)
+    );
+    assert!(link_up("nosuchlink0").is_err());
+    in_own_network("refusals_have_their_errno", || {
+        let error = add_address("lo", IpAddr::from([1, 2, 3, 4]), 33).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        let mixed = add_route(
+            "lo",
+            Some((IpAddr::from([1, 2, 3, 0]), 24)),
+            Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
+        );
+        assert_eq!(mixed.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert!(add_route("lo", None, Some(IpAddr::from([9, 9, 9, 9]))).is_err());
+    });
+}
