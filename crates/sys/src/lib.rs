@@ -16,6 +16,7 @@
 //! | [`pidfd`] | processes as descriptors |
 //! | [`signal`] | signals as a descriptor, masks, default actions |
 //! | [`spawn`] | descriptors that a child inherits, at numbers that the parent chooses |
+//! | [`confine`] | what a child gives up before it executes its program |
 //! | [`rlimit`] | resource limits |
 //! | [`pty`] | pseudo-terminals |
 //! | [`net`] | links, addresses and routes by rtnetlink |
@@ -25,6 +26,7 @@
 //! This crate knows nothing of images, builds or virtual machines, and decides nothing: policy is the callers'.
 
 pub mod caps;
+pub mod confine;
 pub mod idmap;
 pub mod module;
 pub mod mount;
