@@ -20,4 +20,5 @@
 pub mod dump;
 pub mod layer;
 pub mod path;
+pub mod tar;
 pub mod tree;
