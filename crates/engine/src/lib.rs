@@ -1,1 +1,17 @@
-//! engine
+//! The use cases of firebuild, one function each, over all the other libraries.
+//!
+//! A use case takes plain values and an event sink, and gives a plain value or an error. It knows
+//! nothing of terminals, argument syntax or HTTP, and it neither parses nor encodes anything itself.
+//!
+//! | module | use cases |
+//! |---|---|
+//! | [`paths`], [`config`] | where things live on this host |
+//! | [`kernel`] | import, list and remove guest kernels |
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod kernel;
+pub mod paths;
+#[cfg(test)]
+mod testing;
