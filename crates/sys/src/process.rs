@@ -1,10 +1,9 @@
 //! Processes of our own: fork, wait, death with the parent.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, OFlags, statat};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
@@ -126,10 +125,26 @@ pub fn become_subreaper() -> io::Result<()> {
 
 /// Replaces the program of this process; returns only to say why it could not: `execve(2)`.
 ///
-/// Signal dispositions and the mask are those a new program expects.
+/// `program` is a path, not looked up anywhere, and what is no program is not given to a shell. Signals are unblocked and
+/// have their default actions, as a new program expects.
 #[must_use]
-pub fn exec(command: &mut Command) -> io::Error {
-    command.exec()
+pub fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    crate::signal::default_all();
+    if let Err(error) = crate::signal::unblock_all() {
+        return error;
+    }
+    // SAFETY: three strings or lists of strings that end with NUL or null, and live until the call replaces everything
+    // or returns.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// A second descriptor for the standard input of this process, which is replaced by `/dev/null`.
@@ -151,7 +166,7 @@ pub fn take_stdin() -> io::Result<std::os::fd::OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, fork, has_one_thread};
+    use super::{Exit, exec, fork, has_one_thread};
 
     #[test]
     fn a_test_has_threads_and_may_not_fork() {
@@ -161,6 +176,12 @@ mod tests {
                 assert_eq!(fork().unwrap_err().kind(), std::io::ErrorKind::Deadlock);
             });
         });
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_told() {
+        let error = exec(c"/no/such/program", &[], &[]);
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
 
     #[test]
