@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firebuild_oci::Digest;
+use firebuild_rootfs::layer::Layer;
 use firebuild_rootfs::tree::Tree;
 
 use crate::content::{ContentError, read_layer};
@@ -98,7 +99,7 @@ impl Chain {
         let mut at = self;
         let mut found = None;
         loop {
-            if let Some(tree) = at.known() {
+            if let Some(tree) = if missing.is_empty() { at.known() } else { at.hand_over() } {
                 found = Some(tree);
                 break;
             }
@@ -112,7 +113,7 @@ impl Chain {
         }
         let mut tree = match found {
             Some(tree) if missing.is_empty() => return Ok(tree),
-            Some(tree) => (*tree).clone(),
+            Some(tree) => Arc::unwrap_or_clone(tree),
             None => Tree::new(),
         };
         for diff_id in missing.iter().rev() {
@@ -124,9 +125,28 @@ impl Chain {
         Ok(tree)
     }
 
-    /// Gives the chain a tree that its maker has at hand, so that nobody reads the layer again.
-    pub(crate) fn remember(&self, tree: Tree) {
-        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tree));
+    /// Makes the tree of this chain from its parent's and the layer that its maker has at hand, so that nobody reads the
+    /// layer again. Does nothing when the parent has no tree, or when the layer does not apply: whoever asks for the tree
+    /// then learns why.
+    pub(crate) fn remember(&self, layer: &Layer) {
+        if self.known().is_some() {
+            return;
+        }
+        let Some(tree) = self.parent.as_ref().and_then(|parent| parent.hand_over()) else { return };
+        let mut tree = Arc::unwrap_or_clone(tree);
+        if tree.apply(layer).is_ok() {
+            *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tree));
+        }
+    }
+
+    /// The tree, for a longer chain. A build of many steps must not keep a tree for each of them, so the chain gives its
+    /// own away; images keep theirs, because several stages begin there.
+    fn hand_over(&self) -> Option<Arc<Tree>> {
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.layer {
+            Some(layer) if layer.created.is_some() => tree.take(),
+            _ => tree.clone(),
+        }
     }
 
     fn known(&self) -> Option<Arc<Tree>> {

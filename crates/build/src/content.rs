@@ -1,6 +1,7 @@
 //! The store as the place where the bytes of trees are.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use firebuild_oci::Digest;
@@ -82,9 +83,27 @@ pub enum ContentError {
         /// Why.
         source: ApplyError,
     },
+    /// The content of a new layer cannot be read or written.
+    #[error("cannot write a layer")]
+    Write {
+        /// Why.
+        source: io::Error,
+    },
+    /// The store refused a new layer.
+    #[error("cannot store a layer")]
+    Put(#[source] StoreError),
 }
 
 impl ContentError {
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Write { source } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Put(error) => error.kind() == firebuild_store::StoreErrorKind::NoSpace,
+            _ => false,
+        }
+    }
+
     pub(crate) fn apply(layer: Digest, source: ApplyError) -> Self {
         Self::Apply { layer, source }
     }
@@ -95,7 +114,44 @@ impl ContentError {
 /// # Errors
 /// When the blob is missing or is no valid layer.
 pub fn read_layer(store: &Store, diff_id: &Digest) -> Result<Layer, ContentError> {
-    let file = store.open_blob(diff_id).map_err(|source| ContentError::Store { layer: *diff_id, source })?;
-    tar::read_layer(&file, *diff_id.as_bytes(), &tar::Limits::default())
+    let file = store.read_blob_file(diff_id).map_err(|source| ContentError::Store { layer: *diff_id, source })?;
+    tar::read_layer(file, *diff_id.as_bytes(), &tar::ReadOptions::default())
         .map_err(|source| ContentError::Tar { layer: *diff_id, source })
+}
+
+/// A layer that was written into the store.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its digest.
+    pub diff_id: Digest,
+    /// What is in it; contents point into the blob.
+    pub layer: Layer,
+}
+
+/// Writes a layer as a blob.
+///
+/// # Errors
+/// When content cannot be read or the disk refuses.
+pub fn store_layer(store: &Store, layer: &Layer, contents: &dyn Contents) -> Result<Stored, ContentError> {
+    let path = store.temporary().map_err(ContentError::Put)?;
+    let stored = write_blob(&path, layer, contents).and_then(|written| {
+        let diff_id = Digest::from_bytes(written.diff_id);
+        store.adopt_blob(&path, &diff_id).map_err(ContentError::Put)?;
+        Ok(Stored { diff_id, layer: written.layer })
+    });
+    if stored.is_err() {
+        let _ = fs_err::remove_file(&path);
+    }
+    stored
+}
+
+fn write_blob(path: &Path, layer: &Layer, contents: &dyn Contents) -> Result<tar::Written, ContentError> {
+    let file = fs_err::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|source| ContentError::Write { source })?;
+    tar::write_layer(layer, contents, tar::Output::File(file.file()), &tar::WriteOptions::default())
+        .map_err(|source| ContentError::Write { source: io::Error::other(source) })
 }

@@ -58,6 +58,15 @@ impl Store {
         Ok(file)
     }
 
+    /// Opens a blob for one reader, with a position of its own.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] if it is not there.
+    pub fn read_blob_file(&self, digest: &Digest) -> Result<File, StoreError> {
+        let path = self.blob_path(digest);
+        File::open(&path).at("cannot open blob", &path)
+    }
+
     /// Reads a small blob (a manifest, a configuration) and verifies it.
     ///
     /// # Errors

@@ -28,7 +28,8 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
+    /// An error that a user of the store finds, such as an image without one of its layers.
+    pub fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
         Self {
             kind,
             context: context.into(),

@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// When the index cannot be read.
     pub fn get_ref(&self, reference: &Reference) -> Result<Option<RefRecord>, StoreError> {
-        let name = reference.to_string();
+        let name = reference.canonical();
         Ok(self.list_refs()?.into_iter().find(|record| record.name == name))
     }
 
@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn remove_ref(&self, reference: &Reference) -> Result<bool, StoreError> {
-        let name = reference.to_string();
+        let name = reference.canonical();
         let mut found = false;
         self.change_index(|index| {
             let before = index.manifests.len();

@@ -4,5 +4,4 @@
 
 pub(crate) mod diagnostic;
 pub(crate) mod output;
-pub(crate) mod progress;
 pub(crate) mod table;

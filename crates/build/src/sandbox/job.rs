@@ -1,0 +1,198 @@
+//! What the two halves of a sandbox say to each other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exec::ExecErrorKind;
+
+/// The first message to a child.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// Process id of the parent, as both see it.
+    pub(super) parent: i32,
+    /// Which user namespace to work in. With [`Scope::Mapped`] and [`Scope::Single`] its descriptor comes along.
+    pub(super) scope: Scope,
+    /// What to do.
+    pub(super) job: Job,
+}
+
+/// How ids outside and inside belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Scope {
+    /// No user namespace: ids are the host's, everything can be held.
+    Host,
+    /// A user namespace with ranges of ids.
+    Mapped,
+    /// A user namespace with one id.
+    Single,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job {
+    /// Makes a user namespace, sends its descriptor and waits until its maps are in force.
+    Hold,
+    /// Makes files: the entries of a layer follow.
+    Unpack(UnpackJob),
+    /// Removes trees.
+    Remove(Vec<PathBuf>),
+    /// Runs a step.
+    Step(Box<StepJob>),
+}
+
+/// Files to make.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct UnpackJob {
+    /// Directory in which they are made; made itself if it is missing.
+    pub(super) directory: PathBuf,
+    /// Directory of the blobs, by hexadecimal digest.
+    pub(super) blobs: PathBuf,
+}
+
+/// A step to run.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct StepJob {
+    pub(super) root: RootJob,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: String,
+    pub(super) user: String,
+    pub(super) hostname: String,
+    pub(super) hosts: Vec<u8>,
+    pub(super) resolv_conf: Vec<u8>,
+    /// A network namespace with loopback only.
+    pub(super) own_network: bool,
+    /// All capabilities, no filter, nothing masked.
+    pub(super) insecure: bool,
+    pub(super) mounts: Vec<MountJob>,
+    /// Files below `/dev/pipes`: path, content, permission bits.
+    pub(super) files: Vec<(String, Vec<u8>, u32)>,
+}
+
+/// What a step's root is made of.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct RootJob {
+    /// Snapshots, lowest first. Without [`RootJob::copy`] they are the lower half of an overlay.
+    pub(super) lowers: Vec<PathBuf>,
+    /// Directory of this step alone, with [`UPPER`], [`WORK`] and [`MOUNTPOINT`] in it.
+    pub(super) directory: PathBuf,
+    /// The root is [`UPPER`] itself, which holds a copy of everything.
+    pub(super) copy: bool,
+}
+
+/// In a snapshot or a step's directory: the files.
+pub(super) const UPPER: &str = "fs";
+/// In a step's directory: what overlayfs needs for itself.
+pub(super) const WORK: &str = "work";
+/// In a step's directory: where the root is mounted, in the step's mount namespace.
+pub(super) const MOUNTPOINT: &str = "root";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MountJob {
+    pub(super) target: String,
+    pub(super) read_only: bool,
+    pub(super) kind: MountJobKind,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum MountJobKind {
+    /// A path in a stack of snapshots, lowest first; `directory` is where writes go, when they are allowed.
+    Bind { lowers: Vec<PathBuf>, source: String, directory: PathBuf },
+    /// A directory, made with these properties when it is missing.
+    Directory { path: PathBuf, mode: u32, uid: u32, gid: u32 },
+    /// Memory.
+    Tmpfs { size: Option<u64> },
+    /// A file with this content.
+    File { data: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    /// A socket of the host.
+    Socket { path: PathBuf },
+}
+
+/// What a child says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// It could not do it.
+    Failed(Failure),
+    /// The user namespace is there; its descriptor comes along.
+    Namespace,
+    /// The job is done.
+    Done,
+    /// The step's program has ended, and with it every process that it left.
+    Exited { status: Status },
+    /// After a successful step and the frames of what it changed: what could not be kept, one line each.
+    Captured { notices: Vec<String> },
+    /// Descriptors of the files that were asked for, in that order.
+    Files,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Status {
+    Code(i32),
+    Signal(i32),
+}
+
+/// What a parent says after a step has been captured.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Open these files of the upper directory, at most [`super::wire::MAX_FDS`].
+    Open(Vec<Vec<u8>>),
+    /// That was all.
+    Finish,
+}
+
+/// Why a child could not do its job.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    /// The whole chain, outermost first.
+    pub(super) messages: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum FailureKind {
+    Step,
+    Ids,
+    Host,
+    Base,
+    Layer,
+    /// An overlay cannot be mounted here; a copy would work.
+    NoOverlay,
+    Cancelled,
+}
+
+impl FailureKind {
+    pub(super) fn kind(self) -> ExecErrorKind {
+        match self {
+            Self::Step => ExecErrorKind::Step,
+            Self::Ids => ExecErrorKind::Ids,
+            Self::Host | Self::NoOverlay => ExecErrorKind::Host,
+            Self::Base => ExecErrorKind::Base,
+            Self::Layer => ExecErrorKind::Layer,
+            Self::Cancelled => ExecErrorKind::Cancelled,
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, messages: vec![message.into()] }
+    }
+
+    pub(super) fn caused(kind: FailureKind, message: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        let mut messages = vec![message.into()];
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            messages.push(error.to_string());
+            cause = error.source();
+        }
+        Self { kind, messages }
+    }
+
+    /// For `map_err`: what was being done, and the cause.
+    pub(super) fn because<E: std::error::Error>(
+        kind: FailureKind,
+        message: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        move |error| Self::caused(kind, message, &error)
+    }
+}

@@ -1,0 +1,279 @@
+//! Solving: from a graph to layers, with as little work as possible.
+//!
+//! ```text
+//!  for each needed vertex, as soon as its inputs are there (schedule):
+//!    key ◀ operation + content of the inputs
+//!    record of the key in the store, and its layer still there?  ──▶ CACHED
+//!    lock the key (another process may be computing it), look again
+//!    execute / copy ──▶ layer blob ──▶ record of the key
+//! ```
+//!
+//! - A key names the *content* that a step is given (chain IDs, digests of the copied files), so a hit is always right, and
+//!   a step that was executed again and gave the same files does not disturb the steps after it.
+//! - A build that is killed loses nothing that was finished: each record is written as soon as its layer is.
+//! - Equal steps run once: within a build because equal keys take the same lock, between processes for the same reason.
+
+mod copy;
+mod exec;
+mod mkdir;
+mod schedule;
+mod source;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use firebuild_oci::Digest;
+use firebuild_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::cancel::Cancel;
+use crate::chain::{Chain, ChainLayer};
+use crate::content::Stored;
+use crate::event::{Event, Sink};
+use crate::exec::Executor;
+use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::key::CacheKey;
+
+pub use error::{SolveError, SolveErrorKind};
+pub(crate) use source::Files;
+
+mod error;
+
+/// What a build is solved with.
+#[derive(Debug)]
+pub struct Options {
+    /// How many vertices are computed at the same time.
+    pub parallelism: NonZeroUsize,
+    /// What the cache may not answer.
+    pub no_cache: NoCache,
+    /// Directories by context name; the main context has the empty name.
+    pub contexts: BTreeMap<String, ContextDir>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of SSH agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Time that new layers and made directories get instead of now, in seconds since the epoch.
+    pub epoch: Option<i64>,
+}
+
+/// A directory that the user gave.
+#[derive(Clone, Debug)]
+pub struct ContextDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Text of its ignore file, if there is one, and that file's name for errors.
+    pub ignore: Option<(String, String)>,
+}
+
+/// A secret that the user gave.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Secret(…)")
+    }
+}
+
+/// `--no-cache`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// The cache answers.
+    #[default]
+    Off,
+    /// Everything is computed again.
+    All,
+    /// The steps of these stages are computed again.
+    Stages(Vec<String>),
+}
+
+impl NoCache {
+    fn applies(&self, vertex: &Vertex) -> bool {
+        match self {
+            Self::Off => false,
+            Self::All => true,
+            Self::Stages(stages) => stages.iter().any(|stage| stage.eq_ignore_ascii_case(&vertex.stage)),
+        }
+    }
+}
+
+/// What was computed.
+#[derive(Debug)]
+pub struct Solved {
+    /// The target's file system.
+    pub chain: Arc<Chain>,
+    /// The chains of all vertices that have one, for history times.
+    pub chains: BTreeMap<VertexId, Arc<Chain>>,
+    /// How many vertices were computed and not found.
+    pub executed: usize,
+}
+
+/// What a vertex gives.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// A file system made of layers.
+    Chain(Arc<Chain>),
+    /// Files to copy from, which are no layer: a context, something fetched.
+    Files(Arc<Files>),
+}
+
+/// The result of a key, as it is kept in the store.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Record {
+    /// Digest of the layer.
+    layer: Digest,
+    /// Seconds since the epoch when it was made.
+    created: i64,
+}
+
+/// Everything that the parts of the solver share.
+pub(crate) struct Solver<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) executor: &'a dyn Executor,
+    pub(crate) options: &'a Options,
+    pub(crate) sink: Sink<'a>,
+    pub(crate) cancel: &'a Cancel,
+    executed: std::sync::atomic::AtomicUsize,
+}
+
+/// Computes the target of a graph.
+///
+/// # Errors
+/// The first failure; everything that was finished before stays in the cache.
+pub fn solve(
+    graph: &Graph,
+    store: &Store,
+    executor: &dyn Executor,
+    options: &Options,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<Solved, SolveError> {
+    let solver = Solver { store, executor, options, sink, cancel, executed: 0.into() };
+    let needed = graph.needed();
+    for id in &needed {
+        sink(Event::Planned { id: *id, name: graph.vertex(*id).name.clone() });
+    }
+    let inputs: Vec<Vec<usize>> = graph
+        .vertices
+        .iter()
+        .map(|vertex| vertex.inputs.iter().map(|input| input.0 as usize).collect())
+        .collect();
+    let numbers: Vec<usize> = needed.iter().map(|id| id.0 as usize).collect();
+    let work = |number: usize, given: Vec<Value>| {
+        let id = VertexId(u32::try_from(number).expect("vertex numbers are u32"));
+        solver.vertex(id, graph.vertex(id), &given)
+    };
+    let mut results = schedule::run(&inputs, &numbers, options.parallelism, work).map_err(|(_, error)| error)?;
+    let mut chains = BTreeMap::new();
+    for id in needed {
+        if let Some(Value::Chain(chain)) = results[id.0 as usize].take() {
+            chains.insert(id, chain);
+        }
+    }
+    let chain = chains.get(&graph.target).cloned().ok_or_else(|| SolveError::internal("the target is no file system"))?;
+    Ok(Solved { chain, chains, executed: solver.executed.into_inner() })
+}
+
+impl Solver<'_> {
+    fn vertex(&self, id: VertexId, vertex: &Vertex, given: &[Value]) -> Result<Value, SolveError> {
+        if self.cancel.is_raised() {
+            return Err(SolveError::cancelled());
+        }
+        let begin = Instant::now();
+        (self.sink)(Event::Started { id });
+        let result = self.compute(id, vertex, given);
+        match result {
+            Ok((value, cached)) => {
+                (self.sink)(Event::Finished { id, cached, elapsed: begin.elapsed() });
+                Ok(value)
+            }
+            Err(error) => {
+                // Everything else may stop: its result is of no use any more.
+                if error.kind() != SolveErrorKind::Cancelled {
+                    (self.sink)(Event::Failed { id, message: error.to_string() });
+                }
+                self.cancel.raise();
+                Err(error.at(vertex))
+            }
+        }
+    }
+
+    fn compute(&self, id: VertexId, vertex: &Vertex, given: &[Value]) -> Result<(Value, bool), SolveError> {
+        match &vertex.op {
+            Op::Scratch => Ok((Value::Chain(Chain::scratch()), true)),
+            Op::Image(image) => Ok((Value::Chain(source::image(image)), true)),
+            Op::Context(context) => Ok((Value::Files(self.context(context)?), false)),
+            Op::Http(_) | Op::Git(_) => Err(SolveError::unsupported("ADD of a remote source")),
+            Op::Merge => {
+                let (below, above) = (chain_of(given, 0)?, chain_of(given, 1)?);
+                let merged = above.layers().into_iter().fold(below, |chain, layer| chain.push(layer));
+                Ok((Value::Chain(merged), true))
+            }
+            Op::Exec(exec) => self.exec(id, vertex, exec, given),
+            Op::Copy(copy) => self.copy(vertex, copy, given),
+            Op::Mkdir(mkdir) => self.mkdir(vertex, mkdir, given),
+        }
+    }
+
+    /// The result of a key if it is there, else what `make` makes, which is then kept.
+    ///
+    pub(crate) fn cached(
+        &self,
+        vertex: &Vertex,
+        key: &CacheKey,
+        below: &Arc<Chain>,
+        make: impl FnOnce() -> Result<Stored, SolveError>,
+    ) -> Result<(Value, bool), SolveError> {
+        let fresh = self.options.no_cache.applies(vertex);
+        if !fresh && let Some(chain) = self.find(key, below) {
+            return Ok((Value::Chain(chain), true));
+        }
+        let name = format!("key-{key}");
+        let Some(lock) = self.store.lock(&name, &|| self.cancel.is_raised()).map_err(SolveError::store)? else {
+            return Err(SolveError::cancelled());
+        };
+        // Whoever held the lock may have computed it.
+        if !fresh && let Some(chain) = self.find(key, below) {
+            return Ok((Value::Chain(chain), true));
+        }
+        self.executed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let stored = make()?;
+        let record = Record { layer: stored.diff_id, created: self.now() };
+        self.store.cache_put(&key.0, &record)?;
+        drop(lock);
+        let chain = below.push(ChainLayer { diff_id: record.layer, created: Some(record.created) });
+        chain.remember(&stored.layer);
+        Ok((Value::Chain(chain), false))
+    }
+
+    fn find(&self, key: &CacheKey, below: &Arc<Chain>) -> Option<Arc<Chain>> {
+        let record: Record = self.store.cache_get(&key.0)?;
+        self.store
+            .has_blob(&record.layer)
+            .then(|| below.push(ChainLayer { diff_id: record.layer, created: Some(record.created) }))
+    }
+
+    /// The time that goes into records and made directories.
+    pub(crate) fn now(&self) -> i64 {
+        self.options.epoch.unwrap_or_else(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+        })
+    }
+}
+
+/// The input at a position as a file system.
+pub(crate) fn chain_of(given: &[Value], position: usize) -> Result<Arc<Chain>, SolveError> {
+    match given.get(position) {
+        Some(Value::Chain(chain)) => Ok(Arc::clone(chain)),
+        _ => Err(SolveError::internal("an input is no file system")),
+    }
+}
+
+impl From<StoreError> for SolveError {
+    fn from(error: StoreError) -> Self {
+        Self::store(error)
+    }
+}
