@@ -4,10 +4,11 @@
 //! the environment at that point of the build. Only the quotes of flag words are gone, as the flag reader removes
 //! them. Use [`expand_word`](crate::expand_word) where the language expands, and take `text` as it is where it does not.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::heredoc::Heredoc;
-use crate::mount::Mount;
+use crate::mount::{Device, Mount};
 use crate::span::Span;
 
 /// A piece of text and where it stood.
@@ -140,7 +141,41 @@ pub struct Run {
     /// `--security`
     pub security: SecurityMode,
     /// `--device`, in order.
-    pub devices: Vec<Word>,
+    pub devices: Vec<Device>,
+}
+
+impl Run {
+    /// What is to be executed, with the heredocs in place.
+    ///
+    /// A line that is nothing but one heredoc is the script itself, or a file to run when it starts with `#!`. In any
+    /// other line the bodies and their ends are put back behind it, for the shell's own heredoc rules.
+    pub fn script(&self) -> Script<'_> {
+        let text = match &self.command {
+            Command::Exec(words) => return Script::Exec(words),
+            Command::Shell(word) => &word.text,
+        };
+        let Some(first) = self.heredocs.first() else {
+            return Script::Shell(Cow::Borrowed(text));
+        };
+        if crate::heredoc::parse_head(text).is_some() {
+            let body = first.text();
+            return if body.starts_with("#!") {
+                Script::File {
+                    name: &first.name,
+                    content: body,
+                }
+            } else {
+                Script::Shell(body)
+            };
+        }
+        let mut whole = text.clone();
+        for heredoc in &self.heredocs {
+            whole.push('\n');
+            whole.push_str(&heredoc.body);
+            whole.push_str(&heredoc.name);
+        }
+        Script::Shell(Cow::Owned(whole))
+    }
 }
 
 /// What a `RUN` executes.
@@ -149,13 +184,13 @@ pub enum Script<'a> {
     /// argv as it is.
     Exec(&'a [Word]),
     /// Text to append to the current shell's argv.
-    Shell(std::borrow::Cow<'a, str>),
+    Shell(Cow<'a, str>),
     /// The only argument was one heredoc that starts with `#!`: a file of this name and content, run directly.
     File {
         /// Name of the file.
         name: &'a str,
         /// Its content.
-        content: std::borrow::Cow<'a, str>,
+        content: Cow<'a, str>,
     },
 }
 

@@ -2,7 +2,6 @@
 
 use crate::directive::Directives;
 use crate::instruction::{Comment, Instruction, Word};
-use crate::lint::Warning;
 use crate::span::Span;
 
 /// A parsed Dockerfile.
@@ -14,8 +13,8 @@ pub struct Dockerfile {
     pub global_args: Vec<Instruction>,
     /// The stages, in order; never empty.
     pub stages: Vec<Stage>,
-    /// What the text alone lets the checks say, in order of position. Not filtered by the `check` directive.
-    pub warnings: Vec<Warning>,
+    /// Empty lines inside continued instructions, for [`lint`](crate::lint).
+    pub empty_continuations: Vec<Span>,
 }
 
 /// `FROM` and what follows it.

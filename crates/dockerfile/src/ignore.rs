@@ -1,0 +1,337 @@
+//! `.dockerignore` files and the patterns of `--exclude`.
+//!
+//! The rules are those of moby/patternmatcher, not those of git: patterns are anchored at the root, `**` stands for any
+//! depth, a match on a directory covers everything below, and the last matching pattern decides. An exception (`!`)
+//! works below an excluded directory, so a walk may leave a directory out only when [`IgnorePatterns::skips_below`]
+//! says so.
+//!
+//! Paths are relative to the root, with slashes, without `.` and `..`; any bytes.
+
+use std::fmt;
+
+use crate::glob::{Glob, Set, check, decode};
+use crate::limits::{MAX_FILE_BYTES, MAX_IGNORE_PATTERNS};
+
+/// An ordered list of patterns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IgnorePatterns {
+    patterns: Vec<IgnorePattern>,
+    has_exceptions: bool,
+}
+
+/// Why an ignore file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoreError {
+    line: usize,
+    message: String,
+}
+
+impl IgnoreError {
+    /// The line, counted from 1 (of a list: the element).
+    pub fn line(&self) -> usize {
+        self.line
+    }
+}
+
+impl fmt::Display for IgnoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for IgnoreError {}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct IgnorePattern {
+    /// Starts with `!`.
+    exception: bool,
+    matcher: Matcher,
+}
+
+/// The three common shapes are compared as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Matcher {
+    /// No wildcard.
+    Exact(Vec<u8>),
+    /// `text**`
+    Prefix(Vec<u8>),
+    /// `**text`; with a slash in front it also matches without that slash.
+    Suffix(Vec<u8>),
+    /// Anything else.
+    Steps(Vec<Step>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    One(Glob),
+    /// The door of a `**` in the middle: goes inside, or past it (two further).
+    DeepEntry,
+    /// Inside of it: takes anything; behind a slash it may be left.
+    DeepInside,
+    /// `**` at the end: takes anything.
+    DeepEnd,
+}
+
+impl IgnorePatterns {
+    /// Reads an ignore file.
+    ///
+    /// # Errors
+    ///
+    /// A lone `!`, a pattern with bad syntax, or a file above 16 MiB or 100 000 patterns.
+    pub fn parse(file: &[u8]) -> Result<Self, IgnoreError> {
+        if file.len() > MAX_FILE_BYTES {
+            return Err(IgnoreError {
+                line: 1,
+                message: format!("the ignore file is larger than {MAX_FILE_BYTES} bytes"),
+            });
+        }
+        let text = String::from_utf8_lossy(file);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut list = Self::default();
+        for (number, line) in text.split('\n').enumerate() {
+            if !line.starts_with('#') {
+                list.add(line, number + 1)?;
+            }
+        }
+        Ok(list)
+    }
+
+    /// Makes a list of the values of `--exclude`.
+    ///
+    /// # Errors
+    ///
+    /// As [`IgnorePatterns::parse`].
+    pub fn from_patterns<'a>(
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, IgnoreError> {
+        let mut list = Self::default();
+        for (index, pattern) in patterns.into_iter().enumerate() {
+            list.add(pattern, index + 1)?;
+        }
+        Ok(list)
+    }
+
+    fn add(&mut self, text: &str, line: usize) -> Result<(), IgnoreError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(());
+        }
+        let error = |message: String| IgnoreError { line, message };
+        if self.patterns.len() >= MAX_IGNORE_PATTERNS {
+            return Err(error(format!("more than {MAX_IGNORE_PATTERNS} patterns")));
+        }
+        let (body, exception) = match text.strip_prefix('!') {
+            Some(body) => (body.trim(), true),
+            None => (text, false),
+        };
+        if body.is_empty() {
+            return Err(error("illegal exclusion pattern: \"!\"".to_owned()));
+        }
+        let pattern = clean(body);
+        check(&pattern).map_err(|e| error(format!("illegal pattern {text:?}: {e}")))?;
+        self.has_exceptions |= exception;
+        self.patterns.push(IgnorePattern {
+            exception,
+            matcher: Matcher::new(&pattern),
+        });
+        Ok(())
+    }
+
+    /// Whether there is nothing to ignore.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether a pattern starts with `!`.
+    pub fn has_exceptions(&self) -> bool {
+        self.has_exceptions
+    }
+
+    /// Whether a path is ignored. The root itself (the empty path or `.`) never is.
+    pub fn is_ignored(&self, path: &[u8]) -> bool {
+        if path.is_empty() || path == b"." {
+            return false;
+        }
+        // The last pattern that matches decides.
+        self.patterns
+            .iter()
+            .rfind(|pattern| pattern.covers(path))
+            .is_some_and(|pattern| !pattern.exception)
+    }
+
+    /// Whether a directory is ignored with everything in it, so that a walk need not enter it.
+    ///
+    /// That is so when it is ignored itself and no exception can match anything below it.
+    pub fn skips_below(&self, directory: &[u8]) -> bool {
+        self.is_ignored(directory)
+            && !self.patterns.iter().any(|pattern| {
+                // An exception that covers the directory itself has been outdone by a later pattern already.
+                pattern.exception
+                    && !pattern.covers(directory)
+                    && pattern.matcher.may_match_below(directory)
+            })
+    }
+}
+
+impl IgnorePattern {
+    /// Whether the pattern matches the path or a directory above it.
+    fn covers(&self, path: &[u8]) -> bool {
+        let parents = path
+            .iter()
+            .enumerate()
+            .filter(|&(_, &byte)| byte == b'/')
+            .map(|(at, _)| &path[..at]);
+        self.matcher.matches(path)
+            || parents
+                .into_iter()
+                .any(|parent| self.matcher.matches(parent))
+    }
+}
+
+impl Matcher {
+    /// From a cleaned pattern with good syntax.
+    fn new(pattern: &str) -> Self {
+        if let Some(rest) = pattern.strip_prefix("**")
+            && !rest.contains(['*', '?', '[', ']', '\\'])
+        {
+            return Self::Suffix(rest.as_bytes().to_vec());
+        }
+        if let Some(rest) = pattern.strip_suffix("**")
+            && !rest.contains(['*', '?', '[', ']', '\\'])
+        {
+            return Self::Prefix(rest.as_bytes().to_vec());
+        }
+        if !pattern.contains(['*', '?', '[', ']', '\\']) {
+            return Self::Exact(pattern.as_bytes().to_vec());
+        }
+        let mut steps = Vec::new();
+        let mut chars = pattern.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '*' if chars.as_str().starts_with('*') => {
+                    chars.next();
+                    if chars.as_str().starts_with('/') {
+                        chars.next();
+                    }
+                    if chars.as_str().is_empty() {
+                        steps.push(Step::DeepEnd);
+                    } else {
+                        steps.extend([Step::DeepEntry, Step::DeepInside]);
+                    }
+                }
+                '*' => steps.push(Step::One(Glob::Star)),
+                '?' => steps.push(Step::One(Glob::Any)),
+                '[' => {
+                    let set = Set::parse(&mut chars);
+                    // The syntax was checked; an element that matches nothing stands in.
+                    steps.push(Step::One(set.map_or(Glob::Plain('\0'), Glob::Set)));
+                }
+                '\\' => steps.push(Step::One(Glob::Plain(chars.next().unwrap_or('\\')))),
+                c => steps.push(Step::One(Glob::Plain(c))),
+            }
+        }
+        Self::Steps(steps)
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Exact(text) => path == text,
+            Self::Prefix(text) => path.starts_with(text),
+            Self::Suffix(text) => {
+                path.ends_with(text) || text.strip_prefix(b"/").is_some_and(|rest| path == rest)
+            }
+            Self::Steps(steps) => run(steps, path).last() == Some(&steps.len()),
+        }
+    }
+
+    /// Whether some path below the directory can match.
+    fn may_match_below(&self, directory: &[u8]) -> bool {
+        let mut below = directory.to_vec();
+        below.push(b'/');
+        match self {
+            Self::Exact(text) => text.starts_with(&below),
+            Self::Prefix(text) => text.starts_with(&below) || below.starts_with(text),
+            Self::Suffix(_) => true,
+            // Something is left over after the directory.
+            Self::Steps(steps) => !run(steps, &below).is_empty(),
+        }
+    }
+}
+
+/// Walks all possibilities at once; gives the places reached at the end of the path, in ascending order.
+fn run(steps: &[Step], path: &[u8]) -> Vec<usize> {
+    let mut states = Vec::new();
+    add_state(steps, &mut states, 0);
+    states.sort_unstable();
+    let mut at = 0;
+    while let Some((c, length)) = decode(&path[at..]) {
+        at += length;
+        let mut next = Vec::new();
+        for &state in &states {
+            match steps.get(state) {
+                Some(Step::One(Glob::Star)) if c != '/' => add_state(steps, &mut next, state),
+                Some(Step::One(Glob::Any)) if c != '/' => add_state(steps, &mut next, state + 1),
+                Some(Step::One(Glob::Plain(plain))) if *plain == c => {
+                    add_state(steps, &mut next, state + 1);
+                }
+                Some(Step::One(Glob::Set(set))) if set.holds(c) => {
+                    add_state(steps, &mut next, state + 1);
+                }
+                Some(Step::DeepInside) => {
+                    add_state(steps, &mut next, state);
+                    if c == '/' {
+                        add_state(steps, &mut next, state + 1);
+                    }
+                }
+                Some(Step::DeepEnd) => add_state(steps, &mut next, state),
+                _ => {}
+            }
+        }
+        next.sort_unstable();
+        states = next;
+        if states.is_empty() {
+            break;
+        }
+    }
+    states
+}
+
+/// Adds a place and those reached from it without taking a character.
+fn add_state(steps: &[Step], states: &mut Vec<usize>, state: usize) {
+    let mut pending = vec![state];
+    while let Some(state) = pending.pop() {
+        if states.contains(&state) {
+            continue;
+        }
+        states.push(state);
+        match steps.get(state) {
+            Some(Step::One(Glob::Star) | Step::DeepEnd) => pending.push(state + 1),
+            Some(Step::DeepEntry) => pending.extend([state + 1, state + 2]),
+            _ => {}
+        }
+    }
+}
+
+/// Cleans a path like Go's `filepath.Clean`, then cuts a leading slash.
+fn clean(pattern: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let rooted = pattern.starts_with('/');
+    for part in pattern.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (parts.is_empty(), rooted) {
+        (true, true) => "/".to_owned(),
+        (true, false) => ".".to_owned(),
+        (false, _) => parts.join("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
