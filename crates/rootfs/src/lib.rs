@@ -17,8 +17,15 @@
 //!
 //! What this crate does not know: where blobs are stored, what an image or a Dockerfile is, who asks.
 
+pub mod diff;
 pub mod dump;
 pub mod layer;
+pub mod overlay;
 pub mod path;
 pub mod tar;
 pub mod tree;
+pub mod unpack;
+pub mod walk;
+
+#[cfg(test)]
+mod testing;

@@ -41,6 +41,12 @@ impl Tree {
             .ok_or_else(|| TreeError::new(TreeErrorKind::NotFound, path))
     }
 
+    /// What is at exactly this clean path, no symbolic link followed on the way nor at its end.
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<InodeId> {
+        components(path).try_fold(InodeId::ROOT, |dir, name| self.child(dir, name))
+    }
+
     /// The directory that holds (or would hold) a path, and the last name. Links on the way are followed, the last
     /// component is not looked at.
     ///
