@@ -77,6 +77,12 @@ impl Chain {
         self.depth == 0
     }
 
+    /// The layer on top.
+    #[must_use]
+    pub fn top(&self) -> Option<&ChainLayer> {
+        self.layer.as_ref()
+    }
+
     /// Its layers, lowest first.
     #[must_use]
     pub fn layers(&self) -> Vec<ChainLayer> {

@@ -12,9 +12,9 @@ use firebuild_store::{Store, StoreError};
 
 /// Opens the content of trees: blobs from the store, paths from the directory that was walked, if there is one.
 #[derive(Debug)]
-pub struct StoreContents<'a, P = NoPaths> {
+pub struct StoreContents<'a, P: ?Sized = NoPaths> {
     store: &'a Store,
-    paths: P,
+    paths: &'a P,
 }
 
 /// For trees that are made of layers only.
@@ -31,21 +31,21 @@ impl<'a> StoreContents<'a> {
     /// Content of layers.
     #[must_use]
     pub fn new(store: &'a Store) -> Self {
-        Self { store, paths: NoPaths }
+        Self { store, paths: &NoPaths }
     }
 }
 
-impl<'a, P: Contents> StoreContents<'a, P> {
+impl<'a, P: Contents + ?Sized> StoreContents<'a, P> {
     /// Content of layers and of a walked directory.
-    pub fn with_paths(store: &'a Store, paths: P) -> Self {
+    pub fn with_paths(store: &'a Store, paths: &'a P) -> Self {
         Self { store, paths }
     }
 }
 
-impl<P: Contents> Contents for StoreContents<'_, P> {
+impl<P: Contents + ?Sized> Contents for StoreContents<'_, P> {
     fn open(&self, content: &Content) -> io::Result<Opened> {
         match &content.source {
-            Source::Blob { id, .. } => {
+            Source::Blob { id, .. } | Source::SparseBlob { id, .. } => {
                 let blob = self.store.open_blob(&Digest::from_bytes(*id)).map_err(io::Error::other)?;
                 content.opened_in(&blob).ok_or_else(|| io::Error::other("a blob's content is no part of a blob"))
             }

@@ -14,5 +14,17 @@
 //!
 //! This crate knows nothing of VMs, of the command line or of HTTP APIs.
 
+mod accounts_of;
+mod archive;
 pub mod cancel;
-// event, graph, key and resolve follow with the types they name.
+pub mod chain;
+pub mod content;
+pub mod context;
+pub mod copy;
+pub mod event;
+pub mod exec;
+// pub mod export; follows with the ext4 writer
+pub mod graph;
+pub mod key;
+pub mod resolve;
+pub mod solve;

@@ -32,13 +32,13 @@ use serde::{Deserialize, Serialize};
 use crate::cancel::Cancel;
 use crate::chain::{Chain, ChainLayer};
 use crate::content::Stored;
+use crate::context::Files;
 use crate::event::{Event, Sink};
 use crate::exec::Executor;
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::key::CacheKey;
 
 pub use error::{SolveError, SolveErrorKind};
-pub(crate) use source::Files;
 
 mod error;
 
@@ -249,7 +249,15 @@ impl Solver<'_> {
         Ok((Value::Chain(chain), false))
     }
 
-    fn find(&self, key: &CacheKey, below: &Arc<Chain>) -> Option<Arc<Chain>> {
+    /// Keeps a second key for a result.
+    pub(crate) fn record(&self, key: &CacheKey, chain: &Chain) -> Result<(), SolveError> {
+        if let Some(ChainLayer { diff_id, created: Some(created) }) = chain.top() {
+            self.store.cache_put(&key.0, &Record { layer: *diff_id, created: *created })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, key: &CacheKey, below: &Arc<Chain>) -> Option<Arc<Chain>> {
         let record: Record = self.store.cache_get(&key.0)?;
         self.store
             .has_blob(&record.layer)
