@@ -19,14 +19,24 @@
 //! or sockets.
 
 pub mod config;
+pub mod frame;
 mod hex;
+pub mod message;
+pub mod mux;
 pub mod net;
+mod queue;
 pub mod signal;
 
 pub use config::{
     Channel, ConfigError, DiskRef, EnvVar, HostEntry, LogLevel, Resolver, RootLayout, RunConfig,
     WindowSize,
 };
+pub use frame::{Frame, FrameError, StreamId};
+pub use message::{
+    ExitRecord, ExitStatus, FailureReason, GuestMessage, Hello, HostMessage, MessageError,
+    MessageLevel,
+};
+pub use mux::{Direction, Event, Incoming, Limits, Mux, ProtocolError, Role, SendError};
 pub use net::{Cidr, Interface, InterfaceRef, MacAddress, Route};
 pub use signal::Signal;
 

@@ -96,7 +96,8 @@ fn nothing_secret_is_shown() {
 
 #[test]
 fn what_the_guest_cannot_use_is_refused_by_name() {
-    let broken: [(&str, fn(&mut RunConfig)); 14] = [
+    type Spoil = fn(&mut RunConfig);
+    let broken: [(&str, Spoil); 14] = [
         ("version", |c| c.version = 2),
         ("argv", |c| c.argv.clear()),
         ("argv[1]", |c| c.argv[1] = "a\0".to_owned()),
