@@ -59,4 +59,4 @@ pub use parse::parse_instruction;
 pub use signal::{nearest_signal, signal_number};
 pub use span::{LineIndex, Position, Span};
 pub use stage::{Dockerfile, Stage};
-pub use suggest::nearest;
+pub use suggest::{nearest, nearest_exact};

@@ -36,6 +36,28 @@ pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
     })
 }
 
+/// The nearest of `names` to `word` where case counts, as in names of variables; nothing when it is one of them.
+pub fn nearest_exact<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.is_empty() || word.len() > 64 {
+        return None;
+    }
+    let mut best: Option<(usize, &str)> = None;
+    for name in names {
+        if name == word {
+            return None;
+        }
+        // The lengths alone bound the distance from below.
+        if name.len().abs_diff(word.len()) > 4 * MAX_DISTANCE {
+            continue;
+        }
+        let distance = distance(word, name);
+        if distance <= MAX_DISTANCE && best.is_none_or(|known| (distance, name) < known) {
+            best = Some((distance, name));
+        }
+    }
+    best.map(|(_, name)| name)
+}
+
 /// Levenshtein distance in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -54,7 +76,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{distance, nearest};
+    use super::{distance, nearest, nearest_exact};
 
     #[test]
     fn distances() {
@@ -77,5 +99,10 @@ mod tests {
         assert_eq!(nearest("FETCH", names), None);
         assert_eq!(nearest("run", names), None, "exact");
         assert_eq!(nearest("", names), None);
+        assert_eq!(
+            nearest_exact("VERSON", ["VERSION", "verson"]),
+            Some("VERSION")
+        );
+        assert_eq!(nearest_exact("version", ["VERSION"]), None);
     }
 }

@@ -5,7 +5,7 @@ use crate::expand::expand_word;
 use crate::instruction::{Comment, Instruction, InstructionKind};
 use crate::span::Span;
 use crate::stage::{Dockerfile, Stage};
-use crate::suggest::nearest;
+use crate::suggest::nearest_exact;
 
 /// Names that are set in every build, above the first `FROM`.
 const AUTOMATIC_ARGS: [&str; 11] = [
@@ -200,9 +200,7 @@ impl Linter<'_> {
                 declared.contains(&name).then_some("x")
             });
             for name in expanded.map(|e| e.unset).unwrap_or_default() {
-                let hint = nearest(&name, declared.iter().copied());
-                let hint = hint
-                    .and_then(|near| declared.iter().find(|d| d.eq_ignore_ascii_case(&near)))
+                let hint = nearest_exact(&name, declared.iter().copied())
                     .map(|near| format!(" (did you mean {near}?)"))
                     .unwrap_or_default();
                 self.report(
