@@ -17,6 +17,7 @@
 //!
 //! What this crate does not know: where blobs are stored, what an image or a Dockerfile is, who asks.
 
+pub mod cpio;
 pub mod diff;
 pub mod dump;
 pub mod layer;

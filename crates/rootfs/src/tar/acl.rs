@@ -9,6 +9,8 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 const NO_ID: u32 = u32::MAX;
+/// Bytes of a list with nothing but owner, group and others.
+pub(super) const MINIMAL: usize = 4 + 3 * 8;
 
 /// The attribute for a text. `None` when it is malformed or names somebody without giving the number.
 pub(super) fn from_text(text: &[u8]) -> Option<Vec<u8>> {

@@ -143,7 +143,8 @@ impl fmt::Display for TarError {
                 f.write_str("an extended attribute's name has more than 255 bytes or its value more than 65,536")
             }
             TarErrorKind::Acl => f.write_str(
-                "an access control list is malformed or names an unknown user; pack the archive again with --numeric-owner",
+                "an access control list is malformed or names a user without the number; \
+                 pack the archive again with --xattrs --xattrs-include='*'",
             ),
             TarErrorKind::Whiteout => f.write_str("the whiteout names nothing that could be removed"),
             TarErrorKind::TooLarge => f.write_str("its path and attributes are too large for a tar archive"),

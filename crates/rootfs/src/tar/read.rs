@@ -407,9 +407,16 @@ impl<R: Read + Seek> Archive<R> {
             (&b"SCHILY.acl.access"[..], &b"system.posix_acl_access"[..]),
             (b"SCHILY.acl.default", b"system.posix_acl_default"),
         ] {
-            if let Some(text) = records.get(key) {
+            // GNU tar writes both; the kernel's own form needs no names.
+            let raw = [XATTR, name].concat();
+            if let Some(text) = records.get(key)
+                && records.get(&raw).is_none()
+            {
                 let value = acl::from_text(text).ok_or(TarErrorKind::Acl)?;
-                meta.xattrs.insert(name.into(), value.into());
+                // Three entries say what the mode says; the kernel keeps no such list.
+                if name != b"system.posix_acl_access" || value.len() > acl::MINIMAL {
+                    meta.xattrs.insert(name.into(), value.into());
+                }
             }
         }
         for (key, value) in self.global.0.iter().chain(&records.0) {
