@@ -6,8 +6,10 @@
 //! | module | use cases |
 //! |---|---|
 //! | [`paths`], [`config`] | where things live on this host |
+//! | [`baseos`] | base images from a distribution's packages |
 //! | [`kernel`] | import, list and remove guest kernels |
 
+pub mod baseos;
 pub mod config;
 pub mod error;
 pub mod event;

@@ -20,8 +20,8 @@
 //! the rest. `XDG_RUNTIME_DIR` counts only when the directory belongs to the caller, as its
 //! specification demands: `sudo` often keeps the variable of somebody else.
 //!
-//! Resolving is pure; nothing is created before somebody asks for it. State and run dirs hold
-//! environments, logs and sockets and are 0700; data is 0755.
+//! Resolving is pure; nothing is created before somebody asks for it. What is known about instances
+//! (environments, logs) is 0700, data is 0755; run dirs are made by `firebuild_vm::RunDir`.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -185,16 +185,6 @@ impl Paths {
         make_private(&dir)?;
         Ok(dir)
     }
-
-    /// Makes the runtime directory (0700).
-    ///
-    /// # Errors
-    /// `Io` when it cannot be made, `Untrusted` when somebody else owns it: in `/tmp` anybody
-    /// could have made it first.
-    pub fn make_runtime(&self) -> Result<&Path, PathsError> {
-        make_private(&self.runtime)?;
-        Ok(&self.runtime)
-    }
 }
 
 fn owner(dir: &Path) -> Option<u32> {
@@ -344,19 +334,16 @@ mod tests {
         let paths = Paths::under(&dir.path().join("home"));
         paths.make_data().unwrap();
         let instances = paths.make_instances().unwrap();
-        let runtime = paths.make_runtime().unwrap();
-        for private in [instances.as_path(), runtime] {
-            assert_eq!(fs_err::metadata(private).unwrap().mode() & 0o777, 0o700);
-        }
+        assert_eq!(fs_err::metadata(instances).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn a_runtime_directory_that_is_a_symlink_is_refused() {
+    fn a_private_directory_that_is_a_symlink_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("home");
         fs_err::create_dir(&home).unwrap();
-        std::os::unix::fs::symlink(dir.path(), home.join("run")).unwrap();
-        let error = Paths::under(&home).make_runtime().unwrap_err();
+        std::os::unix::fs::symlink(dir.path(), home.join("instances")).unwrap();
+        let error = Paths::under(&home).make_instances().unwrap_err();
         assert_eq!(error.kind(), PathsErrorKind::Untrusted);
     }
 }
