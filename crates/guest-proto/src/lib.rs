@@ -54,3 +54,33 @@ pub const CHANNEL_VSOCK_PORT: u32 = 1024;
 pub const ROOT_DISK_SERIAL: &str = "firebuild-root";
 /// Serial number of the disk that holds what the machine writes.
 pub const SCRATCH_DISK_SERIAL: &str = "firebuild-scratch";
+
+/// A character device that the initrd must hold beside [`INIT_PATH`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitrdDevice {
+    /// Its absolute path.
+    pub path: &'static str,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// The devices that a program needs before anything is mounted: the kernel opens the first for the init's standard
+/// streams, and where it cannot (no console), the runtime library of the init opens the second in its place.
+pub const INITRD_DEVICES: [InitrdDevice; 2] = [
+    InitrdDevice {
+        path: "/dev/console",
+        major: 5,
+        minor: 1,
+        mode: 0o600,
+    },
+    InitrdDevice {
+        path: "/dev/null",
+        major: 1,
+        minor: 3,
+        mode: 0o666,
+    },
+];

@@ -42,9 +42,6 @@ pub struct Route {
     /// The next hop; none for a network that is directly attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// The priority; the kernel's default where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metric: Option<u32>,
 }
 
 impl Route {
@@ -61,7 +58,6 @@ impl Route {
                 prefix: 0,
             },
             gateway: Some(gateway),
-            metric: None,
         }
     }
 }

@@ -20,6 +20,9 @@
 //! | [`rlimit`] | resource limits |
 //! | [`pty`] | pseudo-terminals |
 //! | [`net`] | links, addresses and routes by rtnetlink |
+//! | [`entropy`] | entropy for the kernel's random numbers |
+//! | [`uevent`] | the kernel's news about devices |
+//! | [`vsock`] | connections between a machine and its host |
 //! | [`module`] | loading kernel modules |
 //! | [`reboot`] | the end of a machine |
 //!
@@ -27,6 +30,7 @@
 
 pub mod caps;
 pub mod confine;
+pub mod entropy;
 pub mod idmap;
 pub mod module;
 pub mod mount;
@@ -40,3 +44,5 @@ pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod uevent;
+pub mod vsock;
