@@ -114,6 +114,9 @@ pub(crate) struct RootfsArgs {
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh: default or NAME=SOCKET
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
     /// Execute every step again; with a value, those of the named stages
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "", value_name = "STAGES")]
     pub(crate) no_cache: Option<String>,

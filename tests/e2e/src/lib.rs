@@ -1,1 +1,13 @@
-//! e2e
+//! What the end-to-end tests share: the program under test, a home of its own, and loud skips.
+//!
+//! The tests run `firebuild` as a process, as users do. It is `FIREBUILD_BIN`, else `target/release/firebuild`, else the
+//! debug build. Bases and kernels are made once and kept in the target directory; each test gets a home of its own in
+//! which they are linked.
+
+mod fixtures;
+mod process;
+mod skip;
+
+pub use fixtures::{Home, base, kernel_deb, static_program};
+pub use process::{Done, firebuild, run};
+pub use skip::{missing, skip};

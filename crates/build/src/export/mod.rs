@@ -4,13 +4,14 @@
 
 mod disk;
 mod image;
+mod layout;
 mod output;
 mod write;
 
 pub use disk::disk;
 pub use image::{ImageRecord, image, publish};
 pub use output::{Compression, Dest, Output, OutputError, OutputKind};
-pub use write::export;
+pub use write::{Image, export};
 
 use std::error::Error;
 use std::io;

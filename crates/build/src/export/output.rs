@@ -34,6 +34,19 @@ pub enum OutputKind {
     Dir,
 }
 
+impl OutputKind {
+    /// The word of `type=`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Oci { .. } => "oci",
+            Self::Tar => "tar",
+            Self::Dir => "dir",
+        }
+    }
+}
+
 /// How the layers of an exported image are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {

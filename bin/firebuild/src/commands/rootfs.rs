@@ -1,0 +1,214 @@
+//! `firebuild rootfs`, alias `build`: a Dockerfile becomes an image and a bootable disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use firebuild_engine::build::{self, BuildReport, NoCache, Output, Request};
+use firebuild_engine::cancel::Cancel;
+use firebuild_engine::paths::Paths;
+use firebuild_oci::{Platform, Reference};
+
+use super::Done;
+use crate::args::{ProgressMode, RootfsArgs};
+use crate::failure::Failure;
+use crate::report::diagnostic::{Snippet, source};
+use crate::report::{output, progress::Progress};
+use crate::sizes;
+
+/// Runs the command.
+pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
+    let request = request(args)?;
+    let unused = args.build_vm.unused();
+    if !unused.is_empty() {
+        output::note(&format!("note: {} configure a build VM; RUN executes in a sandbox here", unused.join(", ")));
+    }
+    if args.print.is_some() {
+        output::raw(build::print_graph(paths, &request).map_err(failure)?.as_bytes());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let report = execute(paths, &request, mode, cancel)?;
+    if let Some(file) = &args.iidfile {
+        fs_err::write(file, report.config.to_string())?;
+    }
+    finish(&report, mode, args.quiet);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds with progress.
+pub(super) fn execute(paths: &Paths, request: &Request, mode: ProgressMode, cancel: &Cancel) -> Result<BuildReport, Failure> {
+    let progress = Progress::new(mode);
+    build::build(paths, request, &|event| progress.event(event), cancel).map_err(failure)
+}
+
+/// Prints what came of it.
+pub(super) fn finish(report: &BuildReport, mode: ProgressMode, quiet: bool) {
+    if mode != ProgressMode::Quiet && mode != ProgressMode::Json {
+        for warning in &report.warnings {
+            output::note(&format!("WARN: {}: {}", warning.rule, warning.message));
+            if let Some(place) = &warning.place {
+                output::note(source(&snippet(place)).trim_end());
+            }
+        }
+    }
+    if quiet {
+        output::line(&report.config.to_string());
+    } else if mode == ProgressMode::Json {
+        let names: Vec<String> = report.tags.iter().map(Reference::familiar).collect();
+        output::line(
+            &serde_json::json!({
+                "manifest": report.manifest.to_string(), "config": report.config.to_string(), "tags": names,
+                "executed": report.executed, "disk": report.disk,
+            })
+            .to_string(),
+        );
+    } else {
+        for tag in &report.tags {
+            output::line(&format!("{} {}", tag.familiar(), report.manifest));
+        }
+        if report.tags.is_empty() {
+            output::line(&report.manifest.to_string());
+        }
+    }
+}
+
+/// A build error with its place and hints.
+pub(super) fn failure(error: build::BuildError) -> Failure {
+    let place = error.place().map(snippet);
+    let hints = error.help().to_vec();
+    let cancelled = error.kind() == build::BuildErrorKind::Cancelled;
+    let failure = hints.into_iter().fold(Failure::new(error), Failure::hint).snippet(place);
+    // As a shell says it of a program that Ctrl+C ended.
+    if cancelled { failure.code(130) } else { failure }
+}
+
+fn snippet(place: &build::Place) -> Snippet {
+    Snippet { file: place.file.clone(), text: place.text.clone(), span: place.span.clone() }
+}
+
+fn request(args: &RootfsArgs) -> Result<Request, Failure> {
+    let context = args.path.as_ref().or(args.context.as_ref()).map(PathBuf::from);
+    let dockerfile = args.dockerfile.as_ref().map(PathBuf::from);
+    if context.is_none() && dockerfile.is_none() {
+        return Err(Failure::usage("neither a build context nor a Dockerfile was given")
+            .hint("firebuild build . builds the Dockerfile in this directory"));
+    }
+    let mut request = Request::new(context.clone().unwrap_or_default());
+    request.context = context;
+    request.dockerfile = dockerfile;
+    request.tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+    request.build_args = build_args(&args.build_arg)?;
+    request.target.clone_from(&args.target);
+    request.outputs = args.output.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>().map_err(Failure::from)?;
+    request.disk = !request.tags.is_empty();
+    request.min_size = match (&args.size, args.filesystem_size_mbs) {
+        (Some(text), _) => Some(sizes::bytes(text, "--size")?),
+        (None, Some(mib)) => Some(mib.checked_mul(1 << 20).ok_or_else(|| Failure::usage("--filesystem-size-mbs is too large"))?),
+        (None, None) => None,
+    };
+    request.contexts = pairs(&args.build_context, "--build-context")?;
+    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?;
+    request.ssh = args.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?;
+    request.no_cache = match args.no_cache.as_deref() {
+        None => NoCache::Off,
+        Some("" | "true") => NoCache::All,
+        Some("false") => NoCache::Off,
+        Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
+    };
+    request.pull = args.pull;
+    if let Some(platform) = &args.platform {
+        request.platform = platform.parse::<Platform>()?;
+    }
+    request.labels = pairs(&args.label, "--label")?;
+    if request.tags.is_empty() && request.outputs.is_empty() && args.print.is_none() {
+        output::note("note: without --tag or --output the result only stays in the cache");
+    }
+    Ok(request)
+}
+
+/// A `--tag`.
+pub(super) fn parse_tag(text: &str) -> Result<Reference, Failure> {
+    let reference: Reference =
+        text.parse().map_err(|error| Failure::new(error).hint("a tag looks like org/name:version, in lower case").code(2))?;
+    if reference.digest().is_some() {
+        return Err(Failure::usage(format!("--tag {text} has a digest; a digest is the result of a build")));
+    }
+    Ok(reference)
+}
+
+/// `NAME=VALUE`, or `NAME` with the value of the environment; a name without a value there is left out, as Docker does.
+fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut args = BTreeMap::new();
+    for text in texts {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!("--build-arg {text:?} has no name")));
+        }
+        if let Some(value) = value {
+            args.insert(name.to_owned(), value);
+        }
+    }
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
+    }
+    Ok(args)
+}
+
+fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(Failure::usage(format!("{flag} {text:?} is not NAME=VALUE"))),
+        })
+        .collect()
+}
+
+/// `id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable of that name if there is one, else the file.
+fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
+    let (mut id, mut file, mut variable) = (None, None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => file = Some(value.to_owned()),
+            Some(("env", value)) => variable = Some(value.to_owned()),
+            Some(("type", "file" | "env")) => {}
+            _ => return Err(Failure::usage(format!("--secret {text:?}: {field:?} is not understood"))),
+        }
+    }
+    let id = id.or_else(|| file.clone()).ok_or_else(|| Failure::usage(format!("--secret {text:?} has no id")))?;
+    let data = match (file, variable) {
+        (Some(file), _) => fs_err::read(&file)?,
+        (None, Some(name)) => variable_bytes(&name).ok_or_else(|| Failure::new(format!("--secret {text:?}: {name} is not set")))?,
+        (None, None) => match variable_bytes(&id) {
+            Some(value) => value,
+            None => fs_err::read(&id)?,
+        },
+    };
+    /// BuildKit's limit.
+    const MAX: usize = 500 << 10;
+    if data.len() > MAX {
+        return Err(Failure::new(format!("--secret {id} has more than {MAX} bytes")));
+    }
+    Ok((id, data))
+}
+
+fn variable_bytes(name: &str) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::env::var_os(name).map(std::ffi::OsString::into_vec)
+}
+
+/// `default`, `NAME` or `NAME=SOCKET`; without a socket it is the running agent's.
+fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
+    if let Some((id, socket)) = text.split_once('=') {
+        return Ok((id.to_owned(), PathBuf::from(socket)));
+    }
+    match std::env::var_os("SSH_AUTH_SOCK") {
+        Some(socket) => Ok((text.to_owned(), PathBuf::from(socket))),
+        None => Err(Failure::new(format!("--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"))),
+    }
+}

@@ -1,0 +1,285 @@
+//! Build: a Dockerfile becomes an image in the store, a disk to boot, and whatever else was asked for.
+//!
+//! ```text
+//!  find Dockerfile, context, ignore file ▸ parse ▸ (lower ▸ look images up)… ▸ solve ▸ publish ▸ disk ▸ outputs
+//! ```
+
+mod error;
+mod lookup;
+mod request;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use firebuild_build::cancel::Cancel;
+use firebuild_build::chain::Chain;
+use firebuild_build::dump::graph_to_text;
+use firebuild_build::event::{Event, Sink};
+use firebuild_build::export::{Image, disk, export, publish};
+use firebuild_build::history;
+use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
+use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
+use firebuild_build::sandbox::Sandbox;
+use firebuild_build::solve::{self, ContextDir, Secret, SolveErrorKind};
+use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
+use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
+use firebuild_store::Store;
+
+pub use error::{BuildError, BuildErrorKind, Place};
+pub use firebuild_build::event::{Event as BuildEvent, Stream};
+pub use firebuild_build::export::{Output, OutputError};
+pub use firebuild_build::solve::NoCache;
+pub use request::Request;
+
+use crate::paths::Paths;
+use sources::Sources;
+
+/// What a build made.
+#[derive(Debug)]
+pub struct BuildReport {
+    /// Digest of the manifest in the store.
+    pub manifest: Digest,
+    /// Digest of the image configuration.
+    pub config: Digest,
+    /// Names that stand for it now.
+    pub tags: Vec<Reference>,
+    /// The ext4 image, if it was made.
+    pub disk: Option<PathBuf>,
+    /// How many steps were computed and not found.
+    pub executed: usize,
+    /// What the checks found.
+    pub warnings: Vec<Warned>,
+}
+
+/// A warning with its place.
+#[derive(Debug)]
+pub struct Warned {
+    /// BuildKit's name of the check.
+    pub rule: String,
+    /// What was found.
+    pub message: String,
+    /// Where.
+    pub place: Option<Place>,
+}
+
+/// The text of the Dockerfile, for places in it.
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn place(&self, span: Option<Span>) -> Option<Place> {
+        span.map(|span| Place { file: self.name.clone(), text: self.text.clone(), span: span.range() })
+    }
+}
+
+/// Builds.
+///
+/// # Errors
+/// When anything on the way fails; what was finished before stays in the cache.
+pub fn build(paths: &Paths, request: &Request, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, BuildError> {
+    let store = open(paths)?;
+    let prepared = prepare(&store, request, sink, cancel)?;
+    let Prepared { source, lowered, contexts, .. } = &prepared;
+    let options = solve::Options {
+        parallelism: parallelism(),
+        no_cache: request.no_cache.clone(),
+        contexts: contexts.clone(),
+        secrets: request.secrets.iter().map(|(id, data)| (id.clone(), Secret(data.clone()))).collect(),
+        ssh: request.ssh.clone(),
+        epoch: lowered.epoch,
+    };
+    let executor = Sandbox::new(&store);
+    let solved = solve::solve(&lowered.graph, &store, &executor, &options, sink, cancel).map_err(|error| {
+        let kind = match error.kind() {
+            SolveErrorKind::Cancelled => BuildErrorKind::Cancelled,
+            _ => BuildErrorKind::Step,
+        };
+        let (place, hints) = (source.place(error.span()), error.hints().to_vec());
+        let message = error.to_string();
+        BuildError::caused(kind, message, error).at(place).hints(hints)
+    })?;
+    let chain = &solved.chain;
+    let mut config = lowered.config.clone();
+    let times: Vec<Option<i64>> = chain.layers().iter().map(|layer| layer.created).collect();
+    history::stamp(&mut config, &times, lowered.epoch);
+    config.rootfs.diff_ids = chain.layers().iter().map(|layer| layer.diff_id).collect();
+
+    let (manifest, config_digest) = publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
+    let disk = if request.disk { Some(make_disk(&store, chain, request, sink)?) } else { None };
+    write_outputs(&store, chain, &config, lowered.epoch, request, sink)?;
+    store.settle().map_err(|error| BuildError::caused(BuildErrorKind::Output, "cannot finish the build", error))?;
+    Ok(BuildReport {
+        manifest,
+        config: config_digest,
+        tags: request.tags.clone(),
+        disk,
+        executed: solved.executed,
+        warnings: lowered
+            .warnings
+            .iter()
+            .map(|warning| Warned {
+                rule: warning.rule.to_string(),
+                message: warning.message.clone(),
+                place: source.place(Some(warning.span)),
+            })
+            .collect(),
+    })
+}
+
+/// The text form of the graph that a build would compute.
+///
+/// # Errors
+/// As [`build`], up to lowering.
+pub fn print_graph(paths: &Paths, request: &Request) -> Result<String, BuildError> {
+    let store = open(paths)?;
+    let cancel = Cancel::new().map_err(|error| BuildError::caused(BuildErrorKind::Source, "cannot begin", error))?;
+    let prepared = prepare(&store, request, &|_| {}, &cancel)?;
+    Ok(graph_to_text(&prepared.lowered.graph))
+}
+
+fn open(paths: &Paths) -> Result<Store, BuildError> {
+    Store::open(paths.store()).map_err(|error| BuildError::caused(BuildErrorKind::Output, "cannot open the image store", error))
+}
+
+/// Everything that is known before anything is computed.
+struct Prepared {
+    source: Source,
+    lowered: Box<Lowered>,
+    contexts: BTreeMap<String, ContextDir>,
+}
+
+fn prepare(store: &Store, request: &Request, sink: Sink<'_>, cancel: &Cancel) -> Result<Prepared, BuildError> {
+    check_platform(&request.platform)?;
+    let Sources { name, dockerfile, context } = sources::find(request)?;
+    let (text, parsed) = Dockerfile::parse_bytes(&dockerfile);
+    let source = Source { name, text };
+    let file = parsed.map_err(|errors| {
+        let first = errors.first();
+        let more = errors.all().len() - 1;
+        let more = (more > 0).then(|| format!("the Dockerfile has {more} more error{}", if more == 1 { "" } else { "s" }));
+        BuildError::new(BuildErrorKind::Dockerfile, first.to_string()).at(source.place(Some(first.span()))).hints(more)
+    })?;
+    let mut contexts = BTreeMap::from([(String::new(), context)]);
+    let mut named = BTreeMap::new();
+    for (name, value) in &request.contexts {
+        named.insert(name.clone(), named_context(name, value, &mut contexts)?);
+    }
+    let ignore = contexts[""].ignore.as_ref().and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
+    let options = lower::Options {
+        build_args: request.build_args.clone(),
+        target: request.target.clone(),
+        platform: Some(request.platform.clone()),
+        labels: request.labels.clone(),
+        contexts: named,
+        ignore,
+        ..lower::Options::default()
+    };
+    let mut resolved = Resolved::default();
+    for _ in 0..MAX_ROUNDS {
+        let outcome = lower::lower(&file, &resolved, &options).map_err(|error| {
+            let (place, hint) = (source.place(error.span()), error.hint().map(str::to_owned));
+            let message = error.to_string();
+            BuildError::caused(BuildErrorKind::Dockerfile, message, error).at(place).hints(hint)
+        })?;
+        match outcome {
+            Outcome::Lowered(lowered) => {
+                for name in &lowered.unused_args {
+                    sink(Event::Notice { message: format!("build argument {name} is declared nowhere and has no effect") });
+                }
+                return Ok(Prepared { source, lowered, contexts });
+            }
+            Outcome::Needs(requests) => {
+                for (image, span) in requests {
+                    let found = lookup::image(store, &image, request.pull, sink, cancel)
+                        .map_err(|error| error.at(source.place(Some(span))))?;
+                    resolved.images.insert(image, found);
+                }
+            }
+        }
+    }
+    Err(BuildError::new(
+        BuildErrorKind::Dockerfile,
+        format!("ONBUILD triggers ask for more images after {MAX_ROUNDS} rounds; they may go in circles"),
+    ))
+}
+
+/// RUN executes programs of the image on this machine, so the machine must be of its kind.
+fn check_platform(platform: &Platform) -> Result<(), BuildError> {
+    let host = Platform::host();
+    if platform.os == host.os && platform.architecture == host.architecture {
+        return Ok(());
+    }
+    Err(BuildError::new(
+        BuildErrorKind::Usage,
+        format!("cannot build for {platform} on {host}: programs of the image could not be executed here"),
+    ))
+}
+
+fn named_context(name: &str, value: &str, contexts: &mut BTreeMap<String, ContextDir>) -> Result<NamedContext, BuildError> {
+    if let Some(reference) = value.strip_prefix("docker-image://") {
+        return Ok(NamedContext::Image(reference.to_owned()));
+    }
+    let path = PathBuf::from(value);
+    if !path.is_dir() {
+        return Err(BuildError::new(
+            BuildErrorKind::Source,
+            format!("--build-context {name}: {value} is neither a directory nor docker-image://REFERENCE"),
+        ));
+    }
+    let ignore = path.join(".dockerignore");
+    let ignore = fs_err::read_to_string(&ignore).ok().map(|text| (ignore.display().to_string(), text));
+    contexts.insert(name.to_owned(), ContextDir { path, ignore });
+    Ok(NamedContext::Files)
+}
+
+/// Steps mostly wait for what they started, so a few more than processors are worth it.
+fn parallelism() -> NonZeroUsize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    NonZeroUsize::new(processors.max(2) * 2).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn make_disk(store: &Store, chain: &Arc<Chain>, request: &Request, sink: Sink<'_>) -> Result<PathBuf, BuildError> {
+    let item = "exporting ext4".to_owned();
+    sink(Event::Progress { item: item.clone(), current: 0, total: None, done: false });
+    let path = disk(store, chain, request.min_size).map_err(output_failed)?;
+    sink(Event::Progress { item, current: 0, total: None, done: true });
+    Ok(path)
+}
+
+fn write_outputs(
+    store: &Store,
+    chain: &Arc<Chain>,
+    config: &ImageConfig,
+    epoch: Option<i64>,
+    request: &Request,
+    sink: Sink<'_>,
+) -> Result<(), BuildError> {
+    let name = request.tags.first().map(Reference::canonical);
+    let image = Image {
+        chain,
+        config,
+        name: name.as_deref(),
+        base_layers: chain.layers().iter().take_while(|layer| layer.created.is_none()).count(),
+        min_size: request.min_size,
+        epoch,
+    };
+    for output in &request.outputs {
+        let item = format!("exporting {}", output.kind.word());
+        sink(Event::Progress { item: item.clone(), current: 0, total: None, done: false });
+        export(store, &image, output).map_err(output_failed)?;
+        sink(Event::Progress { item, current: 0, total: None, done: true });
+    }
+    Ok(())
+}
+
+fn output_failed(error: firebuild_build::export::ExportError) -> BuildError {
+    let full = error.kind() == firebuild_build::export::ExportErrorKind::NoSpace;
+    let hint = full.then(|| "free some space, or point --home to a larger disk".to_owned());
+    let message = error.to_string();
+    BuildError::caused(BuildErrorKind::Output, message, error).hints(hint)
+}

@@ -1,0 +1,67 @@
+//! What a build is asked for, as plain values.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use firebuild_build::export::Output;
+use firebuild_build::solve::NoCache;
+use firebuild_oci::{Platform, Reference};
+
+/// A build.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The Dockerfile; without it `Dockerfile` in the context.
+    pub dockerfile: Option<PathBuf>,
+    /// The directory that COPY sees; without it the directory of the Dockerfile.
+    pub context: Option<PathBuf>,
+    /// Names of the result.
+    pub tags: Vec<Reference>,
+    /// `--build-arg`, in order; later ones win.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage that is built; without it the last one.
+    pub target: Option<String>,
+    /// What to leave besides the names in the store.
+    pub outputs: Vec<Output>,
+    /// Whether the ext4 image is made for the names in the store, so that `run` finds it ready.
+    pub disk: bool,
+    /// Bytes that the ext4 image has at least.
+    pub min_size: Option<u64>,
+    /// `--build-context`: directory or `docker-image://REF` by name.
+    pub contexts: BTreeMap<String, String>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of SSH agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// What the cache may not answer.
+    pub no_cache: NoCache,
+    /// Look for newer images even when the store has them.
+    pub pull: bool,
+    /// Platform of the result.
+    pub platform: Platform,
+    /// Labels that are added last.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Request {
+    /// A build of the Dockerfile in a directory, with nothing else asked for.
+    #[must_use]
+    pub fn new(context: PathBuf) -> Self {
+        Self {
+            dockerfile: None,
+            context: Some(context),
+            tags: Vec::new(),
+            build_args: BTreeMap::new(),
+            target: None,
+            outputs: Vec::new(),
+            disk: false,
+            min_size: None,
+            contexts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            no_cache: NoCache::Off,
+            pull: false,
+            platform: Platform::host(),
+            labels: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Images of the store: list, show, remove.
+
+use firebuild_build::export::{ImageRecord, image};
+use firebuild_oci::Reference;
+use firebuild_rootfs::dump::tree_to_text;
+use firebuild_store::Store;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::paths::Paths;
+
+/// What went wrong with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImageErrorKind {
+    /// The name breaks the grammar.
+    Name,
+    /// The store has no such image.
+    NotFound,
+    /// The store or the image in it cannot be read.
+    Store,
+}
+
+/// A failed operation on images.
+pub type ImageError = Error<ImageErrorKind>;
+
+/// A line of the list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// The name as people write it.
+    pub name: String,
+    /// Digest of the manifest.
+    pub digest: String,
+    /// How many layers it has.
+    pub layers: usize,
+    /// Bytes of its uncompressed layers.
+    pub size: u64,
+    /// When its configuration says it was made.
+    pub created: Option<String>,
+}
+
+/// Opens the store.
+pub(crate) fn store(paths: &Paths) -> Result<Store, ImageError> {
+    Store::open(paths.store()).map_err(|error| Error::caused(ImageErrorKind::Store, "cannot open the image store", error))
+}
+
+/// All images, by name. A damaged one is left out.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn list(paths: &Paths) -> Result<Vec<Listed>, ImageError> {
+    let store = store(paths)?;
+    let refs = store.list_refs().map_err(|error| Error::caused(ImageErrorKind::Store, "cannot list images", error))?;
+    Ok(refs
+        .iter()
+        .filter_map(|record| image(&store, record).ok())
+        .map(|image| Listed {
+            name: image.name.parse::<Reference>().map_or(image.name.clone(), |name| name.familiar()),
+            digest: image.manifest.to_string(),
+            layers: image.chain.len(),
+            size: image.size,
+            created: image.config.created.clone(),
+        })
+        .collect())
+}
+
+/// An image by name.
+///
+/// # Errors
+/// When the name is wrong, or the image is not there or damaged.
+pub fn find(store: &Store, name: &str) -> Result<ImageRecord, ImageError> {
+    let reference: Reference =
+        name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("invalid image reference {name:?}"), error))?;
+    let record = store
+        .get_ref(&reference)
+        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot read the image store", error))?
+        .ok_or_else(|| Error::new(ImageErrorKind::NotFound, format!("no image {:?} in the store", reference.familiar())))?;
+    image(store, &record)
+        .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot read the image {:?}", reference.familiar()), error))
+}
+
+/// Every file of an image with its metadata: the text form of its tree.
+///
+/// # Errors
+/// When the image is not there or damaged.
+pub fn tree_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
+    let store = store(paths)?;
+    let image = find(&store, name)?;
+    let tree = image
+        .chain
+        .tree(&store)
+        .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot read the files of {name:?}"), error))?;
+    Ok(tree_to_text(&tree))
+}
+
+/// An image's configuration as JSON.
+///
+/// # Errors
+/// When the image is not there or damaged.
+pub fn config_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
+    let store = store(paths)?;
+    let image = find(&store, name)?;
+    serde_json::to_string_pretty(&image.config)
+        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot write the configuration", error))
+}
+
+/// Takes a name away. The content stays until the store is pruned.
+///
+/// # Errors
+/// When there is no such name.
+pub fn remove(paths: &Paths, name: &str) -> Result<(), ImageError> {
+    let store = store(paths)?;
+    let reference: Reference =
+        name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("invalid image reference {name:?}"), error))?;
+    match store.remove_ref(&reference) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::new(ImageErrorKind::NotFound, format!("no image {:?} in the store", reference.familiar()))),
+        Err(error) => Err(Error::caused(ImageErrorKind::Store, "cannot write the image store", error)),
+    }
+}
