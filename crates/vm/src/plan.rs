@@ -5,7 +5,7 @@
 //! will see them, so that the command line in the text is the command line that runs.
 //!
 //! ```text
-//! ports free? ▸ files written ▸ descriptors opened ▸ processes started, in order ▸ Machine
+//! ports free? ▸ files written ▸ descriptors opened ▸ guards ▸ processes started, in order ▸ Machine
 //! ```
 
 use std::collections::BTreeMap;
@@ -47,6 +47,9 @@ pub struct LaunchPlan {
     pub files: Vec<PlannedFile>,
     /// Descriptors to open, in this order.
     pub descriptors: Vec<Descriptor>,
+    /// Connections whose frames the launcher looks at on their way; see [`crate::net::guard`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guard>,
     /// Processes to start, in this order.
     pub processes: Vec<PlannedProcess>,
     /// Where the console goes.
@@ -60,23 +63,24 @@ pub struct LaunchPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedFile {
     /// Where; must not exist yet.
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// Permission bits.
     pub mode: u32,
-    /// Owner; `None` is the user who launches.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<Ids>,
     /// Content.
     pub contents: String,
 }
 
-/// A user and group by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Ids {
+/// A user by number, with the supplementary groups it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunAs {
     /// User.
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Supplementary groups; all others are given up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
 }
 
 /// Something that the launcher opens and hands to a process or keeps.
@@ -88,6 +92,7 @@ pub enum Descriptor {
         /// Name inside the plan.
         name: String,
         /// The file.
+        #[serde(serialize_with = "crate::text::path")]
         path: PathBuf,
         /// How it is opened.
         access: Access,
@@ -123,22 +128,33 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Two ends between which frames are looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// Descriptor name of the end that leads to the guest.
+    pub guest: String,
+    /// Descriptor name of the end that leads to the network.
+    pub network: String,
+}
+
 /// A process to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedProcess {
     /// What it is for.
     pub role: Role,
     /// The program.
+    #[serde(serialize_with = "crate::text::path")]
     pub program: PathBuf,
     /// Arguments, without the name of the program.
     pub args: Vec<String>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
     /// Working directory.
+    #[serde(serialize_with = "crate::text::path")]
     pub cwd: PathBuf,
-    /// User and group to become, with no supplementary groups; `None` keeps those of the launcher.
+    /// The user to become; `None` keeps that of the launcher.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as: Option<Ids>,
+    pub run_as: Option<RunAs>,
     /// Whether it may listen on ports below 1024 although it is not root (`CAP_NET_BIND_SERVICE`, ambient).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub bind_low_ports: bool,

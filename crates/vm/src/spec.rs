@@ -8,19 +8,15 @@
 //! backend then plans it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use firebuild_guest_proto::{ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL};
+
 /// Version of the text form of [`VmSpec`].
 pub const SPEC_FORMAT: u32 = 1;
-
-/// Serial number (as the guest sees it in `/sys/block/*/serial`) of the disk that holds the root file system.
-pub const ROOT_DISK_SERIAL: &str = "firebuild-root";
-
-/// Serial number of the writable disk of one machine.
-pub const SCRATCH_DISK_SERIAL: &str = "firebuild-scratch";
 
 /// The machine that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +58,7 @@ pub struct VmSpec {
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// Path of the image; opened by the launcher, not by the VMM.
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// What kind of image it is.
     pub format: KernelFormat,
@@ -79,6 +76,16 @@ pub enum KernelFormat {
     BzImage,
 }
 
+impl fmt::Display for KernelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KernelFormat::ElfPvh => "an ELF vmlinux with a PVH entry",
+            KernelFormat::Elf => "an ELF vmlinux without a PVH entry",
+            KernelFormat::BzImage => "a bzImage",
+        })
+    }
+}
+
 /// One archive of the initrd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
@@ -86,6 +93,7 @@ pub enum InitrdPart {
     /// A file that others may read: the guest init, kernel modules.
     File {
         /// Path on the host.
+        #[serde(serialize_with = "crate::text::path")]
         path: PathBuf,
     },
     /// Bytes that hold secrets (the environment of the workload). They live in memory only, never in a file,
@@ -140,6 +148,7 @@ impl<'de> Deserialize<'de> for PrivateBytes {
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Raw image (or block device) on the host; opened by the launcher, not by the VMM.
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// Whether the guest may only read. A read-only image may be shared by any number of machines.
     pub read_only: bool,
@@ -171,7 +180,8 @@ pub struct UserNetwork {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortPublish {
-    /// Address of the host to listen on; `None` is every address, as in Docker.
+    /// Address of the host to listen on; `None` is every IPv4 address (`0.0.0.0`). A guest's IPv6 port is published
+    /// by naming an IPv6 address (`::` is every one): a connection keeps its family on its way into the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
     /// Port on the host, not 0.
@@ -181,6 +191,14 @@ pub struct PortPublish {
     /// Transport.
     #[serde(default)]
     pub protocol: Protocol,
+}
+
+impl PortPublish {
+    /// The address that is listened on.
+    #[must_use]
+    pub fn listen_ip(&self) -> IpAddr {
+        self.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
 }
 
 impl fmt::Display for PortPublish {
@@ -226,7 +244,11 @@ impl fmt::Display for Protocol {
 #[serde(deny_unknown_fields)]
 pub struct ConsoleLog {
     /// File to write; `None` keeps only the last lines, in memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::text::maybe_path"
+    )]
     pub path: Option<PathBuf>,
     /// Most bytes that the file may have; what comes later is counted and dropped.
     pub max_bytes: u64,
@@ -266,4 +288,25 @@ pub enum MachineType {
     Q35,
     /// QEMU's minimal machine with virtio-mmio.
     Microvm,
+}
+
+impl fmt::Display for MachineType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MachineType::Auto => "auto",
+            MachineType::Q35 => "q35",
+            MachineType::Microvm => "microvm",
+        })
+    }
+}
+
+impl VmSpec {
+    /// The text form: indented JSON with a final newline.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("a spec holds only what JSON can say");
+        text.push('\n');
+        text
+    }
 }

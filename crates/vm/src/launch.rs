@@ -1,0 +1,474 @@
+//! From a plan to a running machine: one function for all backends.
+//!
+//! What fails, fails whole: processes that run already are killed and reaped, files that were written are removed.
+//! Children get the descriptors of the plan and no others, the user of the plan, no capabilities, no core dumps, and
+//! `SIGKILL` when the thread that launched them ends. So **launch from the thread that will live as long as the machine**.
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use firebuild_sys::confine::{Confinement, Credentials, confine};
+use firebuild_sys::{pidfd, spawn};
+use fs_err as fs;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+use crate::console::Console;
+use crate::machine::{Machine, Process};
+use crate::net::guard;
+use crate::net::ports::{PortError, check_free};
+use crate::plan::{
+    Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, INITRD, LaunchPlan,
+    PlannedFile, PlannedProcess, Role, RunAs,
+};
+use crate::run_dir::RunDir;
+use crate::spec::InitrdPart;
+
+/// How long a helper process may take until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A machine that could not be started.
+#[derive(Debug)]
+pub struct LaunchError {
+    kind: LaunchErrorKind,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaunchErrorKind {
+    /// A published port is not free.
+    Port,
+    /// A file cannot be written.
+    Write(PathBuf),
+    /// A file cannot be opened.
+    Open(PathBuf),
+    /// A file is not readable for the user that the machine runs as.
+    NotReadable {
+        /// The file.
+        path: PathBuf,
+        /// The user.
+        uid: u32,
+    },
+    /// A descriptor cannot be made; its name in the plan.
+    Descriptor(String),
+    /// A process cannot be started; the program.
+    Spawn(PathBuf),
+    /// A process ended before it was ready.
+    Ended {
+        /// What it is for.
+        role: Role,
+        /// The program.
+        program: PathBuf,
+        /// How it ended and what it said last.
+        words: String,
+    },
+    /// A process was not ready in time.
+    NotReady {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
+impl LaunchError {
+    fn new(kind: LaunchErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    fn io(kind: LaunchErrorKind, source: io::Error) -> Self {
+        Self {
+            kind,
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// What to match on.
+    #[must_use]
+    pub fn kind(&self) -> &LaunchErrorKind {
+        &self.kind
+    }
+}
+
+impl From<PortError> for LaunchError {
+    fn from(source: PortError) -> Self {
+        Self {
+            kind: LaunchErrorKind::Port,
+            source: Some(Box::new(source)),
+        }
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            LaunchErrorKind::Port => f.write_str("cannot start the machine"),
+            LaunchErrorKind::Write(path) => write!(f, "cannot write {}", path.display()),
+            LaunchErrorKind::Open(path) => write!(f, "cannot open {}", path.display()),
+            LaunchErrorKind::NotReadable { path, uid } => write!(
+                f,
+                "{} cannot be read by uid {uid}, which the machine runs as; give it the mode 0644",
+                path.display()
+            ),
+            LaunchErrorKind::Descriptor(name) => write!(f, "cannot make the descriptor {name}"),
+            LaunchErrorKind::Spawn(program) => write!(f, "cannot start {}", program.display()),
+            LaunchErrorKind::Ended {
+                role,
+                program,
+                words,
+            } => {
+                write!(f, "the {role} process {} {words}", program.display())
+            }
+            LaunchErrorKind::NotReady { program } => {
+                write!(
+                    f,
+                    "{} was not ready within {} s",
+                    program.display(),
+                    READY_TIMEOUT.as_secs()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// Does what the plan says. The run dir goes with the machine: [`Machine::finish`] removes it.
+///
+/// # Errors
+/// The first step that fails; everything done before it is undone.
+pub fn launch(plan: &LaunchPlan, dir: RunDir) -> Result<Machine, LaunchError> {
+    check_free(&plan.ports)?;
+    let mut machine = Machine::new(plan.id.clone(), dir);
+    let started = start(plan, &mut machine);
+    match started {
+        Ok(()) => Ok(machine),
+        Err(error) => {
+            // The reason for the end is known; what the clean-up may find besides does not replace it.
+            let _ = machine.finish();
+            Err(error)
+        }
+    }
+}
+
+fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
+    for file in &plan.files {
+        write_file(file)?;
+        machine.remove_at_end(file.path.clone());
+    }
+    let user = plan
+        .processes
+        .iter()
+        .find_map(|process| process.run_as.clone());
+    let mut descriptors = Descriptors::open(&plan.descriptors, user.as_ref())?;
+    for guard in &plan.guards {
+        let guest = descriptors.take(&guard.guest)?;
+        let network = descriptors.take(&guard.network)?;
+        let thread = guard::spawn(guest, network).map_err(|source| {
+            LaunchError::io(LaunchErrorKind::Descriptor(guard.guest.clone()), source)
+        })?;
+        machine.add_guard(thread);
+    }
+    if let Some(fd) = descriptors.take_if_there(CONSOLE_HOST) {
+        let log = &plan.console;
+        let console = Console::open(fd, log).map_err(|source| {
+            LaunchError::io(
+                LaunchErrorKind::Write(log.path.clone().unwrap_or_default()),
+                source,
+            )
+        })?;
+        machine.set_console(console);
+    }
+    machine.set_channel(descriptors.take_if_there(CHANNEL_HOST));
+    machine.set_control(descriptors.take_if_there(CONTROL_HOST));
+    if let Some(memory) = descriptors.get(INITRD) {
+        let kept = memory.try_clone();
+        machine.set_initrd(
+            kept.map_err(|e| LaunchError::io(LaunchErrorKind::Descriptor(INITRD.to_owned()), e))?,
+        );
+    }
+    for planned in &plan.processes {
+        let ready = planned
+            .ready
+            .as_deref()
+            .map(|name| descriptors.take(name))
+            .transpose()?;
+        let process = start_process(planned, &mut descriptors)?;
+        let index = machine.add_process(process);
+        if let Some(ready) = ready {
+            wait_ready(planned, machine, index, &ready)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_file(file: &PlannedFile) -> Result<(), LaunchError> {
+    let failed = |source| LaunchError::io(LaunchErrorKind::Write(file.path.clone()), source);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(file.mode);
+    let mut written = options.open(&file.path).map_err(failed)?;
+    written.write_all(file.contents.as_bytes()).map_err(failed)
+}
+
+/// Open descriptors by their names in the plan.
+struct Descriptors(BTreeMap<String, OwnedFd>);
+
+impl Descriptors {
+    fn open(planned: &[Descriptor], user: Option<&RunAs>) -> Result<Self, LaunchError> {
+        let mut made = BTreeMap::new();
+        for descriptor in planned {
+            match descriptor {
+                Descriptor::Open { name, path, access } => {
+                    made.insert(name.clone(), open_file(path, *access, name, user)?);
+                }
+                Descriptor::Memory { name, parts } => {
+                    made.insert(name.clone(), fill_memory(name, parts, user)?);
+                }
+                Descriptor::SocketPair { names: [a, b] } => {
+                    let pair = socketpair(
+                        AddressFamily::UNIX,
+                        SocketType::STREAM,
+                        SocketFlags::CLOEXEC,
+                        None,
+                    );
+                    let (one, other) = pair.map_err(|e| failed(a, e.into()))?;
+                    made.insert(a.clone(), one);
+                    made.insert(b.clone(), other);
+                }
+                Descriptor::Pipe { read, write } => {
+                    let (one, other) =
+                        pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(read, e.into()))?;
+                    if let Some(user) = user {
+                        // A child that opens it by /proc/self/fd needs to own it.
+                        give_to(&other, user).map_err(|e| failed(write, e))?;
+                    }
+                    made.insert(read.clone(), one);
+                    made.insert(write.clone(), other);
+                }
+            }
+        }
+        Ok(Self(made))
+    }
+
+    fn get(&self, name: &str) -> Option<&OwnedFd> {
+        self.0.get(name)
+    }
+
+    fn take_if_there(&mut self, name: &str) -> Option<OwnedFd> {
+        self.0.remove(name)
+    }
+
+    fn take(&mut self, name: &str) -> Result<OwnedFd, LaunchError> {
+        self.0
+            .remove(name)
+            .ok_or_else(|| LaunchError::new(LaunchErrorKind::Descriptor(name.to_owned())))
+    }
+}
+
+fn failed(name: &str, source: io::Error) -> LaunchError {
+    LaunchError::io(LaunchErrorKind::Descriptor(name.to_owned()), source)
+}
+
+fn open_file(
+    path: &Path,
+    access: Access,
+    name: &str,
+    user: Option<&RunAs>,
+) -> Result<OwnedFd, LaunchError> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(access == Access::ReadWrite);
+    // A disk image may be replaced by a FIFO while it is looked at; opening must not wait.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options
+        .open(path)
+        .map_err(|e| LaunchError::io(LaunchErrorKind::Open(path.to_owned()), e))?;
+    let found = file.metadata().map_err(|e| failed(name, e))?;
+    if let Some(user) = user
+        && name == "kernel"
+        && !may_read(&found, user)
+    {
+        return Err(LaunchError::new(LaunchErrorKind::NotReadable {
+            path: path.to_owned(),
+            uid: user.uid,
+        }));
+    }
+    Ok(file.into_file().into())
+}
+
+/// Whether this user may open the file anew, as QEMU does with its kernel.
+fn may_read(found: &std::fs::Metadata, user: &RunAs) -> bool {
+    let mode = found.permissions().mode();
+    if found.uid() == user.uid {
+        mode & 0o400 != 0
+    } else if found.gid() == user.gid || user.groups.contains(&found.gid()) {
+        mode & 0o040 != 0
+    } else {
+        mode & 0o004 != 0
+    }
+}
+
+fn fill_memory(
+    name: &str,
+    parts: &[InitrdPart],
+    user: Option<&RunAs>,
+) -> Result<OwnedFd, LaunchError> {
+    let fd =
+        rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(|e| failed(name, e.into()))?;
+    let mut memory = std::fs::File::from(fd);
+    for part in parts {
+        match part {
+            InitrdPart::File { path } => {
+                let opened = fs::File::open(path);
+                let mut file =
+                    opened.map_err(|e| LaunchError::io(LaunchErrorKind::Open(path.clone()), e))?;
+                io::copy(&mut file, &mut memory).map_err(|e| failed(name, e))?;
+            }
+            InitrdPart::Private { contents, .. } => {
+                memory
+                    .write_all(contents.expose())
+                    .map_err(|e| failed(name, e))?;
+            }
+        }
+        // A cpio archive begins at a multiple of four bytes; the kernel skips zeros between two of them.
+        let length = memory.stream_position().map_err(|e| failed(name, e))?;
+        let padding = usize::try_from(length.next_multiple_of(4) - length).expect("less than four");
+        memory
+            .write_all(&[0; 4][..padding])
+            .map_err(|e| failed(name, e))?;
+    }
+    memory.rewind().map_err(|e| failed(name, e))?;
+    memory
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| failed(name, e))?;
+    let fd = OwnedFd::from(memory);
+    if let Some(user) = user {
+        give_to(&fd, user).map_err(|e| failed(name, e))?;
+    }
+    Ok(fd)
+}
+
+fn give_to(fd: &OwnedFd, user: &RunAs) -> io::Result<()> {
+    let uid = rustix::fs::Uid::from_raw(user.uid);
+    let gid = rustix::fs::Gid::from_raw(user.gid);
+    Ok(rustix::fs::fchown(fd, Some(uid), Some(gid))?)
+}
+
+fn start_process(
+    planned: &PlannedProcess,
+    descriptors: &mut Descriptors,
+) -> Result<Process, LaunchError> {
+    let spawn_failed =
+        |source| LaunchError::io(LaunchErrorKind::Spawn(planned.program.clone()), source);
+    let (log, log_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| spawn_failed(e.into()))?;
+    let log_end_too = log_end.try_clone().map_err(spawn_failed)?;
+    let mut fds = Vec::with_capacity(planned.fds.len());
+    for inherited in &planned.fds {
+        fds.push((descriptors.take(&inherited.name)?, inherited.number));
+    }
+    let last = planned
+        .fds
+        .iter()
+        .map(|fd| fd.number)
+        .max()
+        .unwrap_or(FIRST_FD - 1);
+
+    let mut command = Command::new(&planned.program);
+    command
+        .args(&planned.args)
+        .env_clear()
+        .envs(&planned.env)
+        .current_dir(&planned.cwd);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log_end))
+        .stderr(Stdio::from(log_end_too));
+    spawn::pass_fds(&mut command, fds).map_err(spawn_failed)?;
+    // No Ctrl+C of a terminal: the machine's owner decides what it means.
+    spawn::new_session(&mut command);
+    let credentials = planned.run_as.as_ref().map(|user| Credentials {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+    });
+    let close_from = u32::try_from(last + 1).expect("descriptor numbers are not negative");
+    confine(
+        &mut command,
+        Confinement {
+            credentials,
+            bind_low_ports: planned.bind_low_ports,
+            close_from,
+        },
+    );
+    let child = command.spawn().map_err(spawn_failed)?;
+    let pid = Pid::from_child(&child);
+    // Nobody but this process reaps the child, so the number cannot have become another process.
+    let pidfd = pidfd::open(pid).map_err(spawn_failed)?;
+    Process::new(planned.role, pid, pidfd, log).map_err(spawn_failed)
+}
+
+/// Waits until the process writes to its ready pipe, ends, or takes too long.
+fn wait_ready(
+    planned: &PlannedProcess,
+    machine: &mut Machine,
+    index: usize,
+    ready: &OwnedFd,
+) -> Result<(), LaunchError> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LaunchError::new(LaunchErrorKind::NotReady {
+                program: planned.program.clone(),
+            }));
+        }
+        let mut fds = [PollFd::new(ready, PollFlags::IN)];
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: left.min(Duration::from_millis(250)).subsec_nanos().into(),
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(source) => {
+                return Err(LaunchError::io(
+                    LaunchErrorKind::Spawn(planned.program.clone()),
+                    source.into(),
+                ));
+            }
+        }
+        // Its own byte, or the end of the pipe because it ended.
+        if fds[0].revents().contains(PollFlags::IN) {
+            return Ok(());
+        }
+        if let Some(words) = machine.process_ended(index) {
+            let (role, program) = (planned.role, planned.program.clone());
+            return Err(LaunchError::new(LaunchErrorKind::Ended {
+                role,
+                program,
+                words,
+            }));
+        }
+        if fds[0].revents().contains(PollFlags::HUP) {
+            // It let go of the pipe and is about to end; its end is not a moment away.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! A user for each machine: root never starts a VMM as root, and no two machines share a user.
+//!
+//! Ids come from a range that no user database gives out. A locked file in [`LOCK_DIR`] marks an id as taken; the lock
+//! ends with its process, so a killed monitor gives its id back without a clean-up.
+//!
+//! The range is 1,900,000,000 to 1,900,065,535: systemd lists 1,879,048,192 to 2,147,483,647 as unused (`UIDS-GIDS.md`).
+//! Inside a user namespace that does not map it, 63,000 to 63,999 are taken, which no distribution assigns.
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+
+/// Where taken ids are locked, for all users of this host.
+pub const LOCK_DIR: &str = "/run/firebuild-uids";
+
+const RANGES: [Range<u32>; 2] = [1_900_000_000..1_900_065_536, 63_000..64_000];
+
+/// An id that no other machine has as long as this value lives. User and group have the same number.
+#[derive(Debug)]
+pub struct UidLease {
+    uid: u32,
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+/// No id could be had.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum UidError {
+    /// This user namespace maps none of the ranges.
+    NotMapped,
+    /// All ids are taken.
+    Exhausted,
+    /// A lock cannot be made.
+    Io {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for UidError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped => f.write_str(
+                "this user namespace maps neither the ids from 1900000000 nor those from 63000; map them, or run as an ordinary user",
+            ),
+            Self::Exhausted => write!(f, "every id for machines is taken, see {LOCK_DIR}"),
+            Self::Io { path, .. } => write!(f, "cannot lock {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for UidError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::NotMapped | Self::Exhausted => None,
+        }
+    }
+}
+
+impl UidLease {
+    /// Takes the first free id.
+    ///
+    /// # Errors
+    /// When none is mapped or free, or a lock cannot be made. Needs root.
+    pub fn acquire() -> Result<Self, UidError> {
+        let map = Path::new("/proc/self/uid_map");
+        let map = fs::read_to_string(map).map_err(|source| UidError::Io {
+            path: map.to_owned(),
+            source,
+        })?;
+        let range = RANGES
+            .into_iter()
+            .find(|range| is_mapped(&map, range))
+            .ok_or(UidError::NotMapped)?;
+        Self::acquire_in(Path::new(LOCK_DIR), range)
+    }
+
+    fn acquire_in(dir: &Path, range: Range<u32>) -> Result<Self, UidError> {
+        let failed = |path: &Path, source| UidError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| failed(dir, source))?;
+        for uid in range {
+            let path = dir.join(uid.to_string());
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            options
+                .mode(0o600)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+            let file = options
+                .open(&path)
+                .map_err(|source| failed(&path, source))?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => continue,
+                Err(source) => return Err(failed(&path, source.into())),
+            }
+            // The file may have been unlinked by its last holder between open and lock: then the lock guards nothing.
+            if is_same_file(&file, &path) {
+                return Ok(Self {
+                    uid,
+                    path,
+                    _lock: file.into_file().into(),
+                });
+            }
+        }
+        Err(UidError::Exhausted)
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+}
+
+impl Drop for UidLease {
+    fn drop(&mut self) {
+        // Before the lock goes, so that nobody holds the lock of a file that is about to vanish.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_same_file(file: &fs::File, path: &Path) -> bool {
+    let Ok(named) = rustix::fs::lstat(path) else {
+        return false;
+    };
+    rustix::fs::fstat(file)
+        .is_ok_and(|held| (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino))
+}
+
+/// Whether a line of `uid_map` (`user_namespaces(7)`: inside, outside, length) maps the whole range.
+fn is_mapped(map: &str, range: &Range<u32>) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(inside)), Some(Ok(_)), Some(Ok(length))) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            return false;
+        };
+        inside <= range.start.into() && u64::from(range.end) <= inside.saturating_add(length)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RANGES, UidError, UidLease, is_mapped};
+
+    #[test]
+    fn maps_are_read() {
+        let [high, low] = RANGES;
+        assert!(is_mapped("         0          0 4294967295\n", &high));
+        assert!(!is_mapped("0 100000 65536\n", &high));
+        assert!(is_mapped("0 100000 65536\n", &low));
+        assert!(!is_mapped("0 1000 1\n1 100000 63500\n", &low));
+        assert!(!is_mapped("", &low));
+        assert!(!is_mapped("a b c\n", &low));
+    }
+
+    #[test]
+    fn no_two_leases_share_an_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let range = 63_000..63_002;
+        let first = UidLease::acquire_in(dir.path(), range.clone()).unwrap();
+        let second = UidLease::acquire_in(dir.path(), range.clone()).unwrap();
+        assert_eq!((first.uid(), second.uid()), (63_000, 63_001));
+        assert!(matches!(
+            UidLease::acquire_in(dir.path(), range.clone()),
+            Err(UidError::Exhausted)
+        ));
+        drop(first);
+        assert_eq!(
+            UidLease::acquire_in(dir.path(), range).unwrap().uid(),
+            63_000
+        );
+        drop(second);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
