@@ -20,6 +20,7 @@
 pub mod cpio;
 pub mod diff;
 pub mod dump;
+pub mod ext4;
 pub mod layer;
 pub mod overlay;
 pub mod path;

@@ -107,8 +107,7 @@ impl Space {
         while group * BLOCKS_PER_GROUP < self.next {
             if has_super(group) {
                 let start = group * BLOCKS_PER_GROUP;
-                let range =
-                    start + 1 + descriptor_blocks..(start + self.reserve).min(self.next);
+                let range = start + 1 + descriptor_blocks..(start + self.reserve).min(self.next);
                 if range.start < range.end {
                     free.push(range);
                 }

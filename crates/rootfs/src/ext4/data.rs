@@ -1,0 +1,186 @@
+//! Copying the content of regular files into the image.
+//!
+//! Bytes are read straight into the buffers that are written, so they are touched three times in this process: by the
+//! read, by a look for blocks of zeros (which become holes) together with the CRC, and by the write. Whether a source
+//! knows its holes changes nothing but the time it takes: the image depends on the bytes only.
+
+use std::io;
+
+use super::error::Ext4Error;
+use super::extent::ExtentTree;
+use super::format::{BLOCK, BLOCK_SIZE, MAX_FILE_SIZE};
+use super::stream::Stream;
+use crate::tree::{Content, Contents, Extent, InodeId, Opened, Source, Tree};
+
+/// A file smaller than this is not asked for its holes; reading them is faster.
+const ASK_FOR_HOLES: u64 = 256 * 1024;
+
+/// What a file became.
+pub(super) struct Copied {
+    /// `i_block`.
+    pub(super) root: [u8; 60],
+    /// Blocks of the file and of its extent tree.
+    pub(super) blocks: u64,
+    /// CRC32C over the stored blocks and their places in the file.
+    pub(super) crc: u32,
+}
+
+/// Blocks of the room that are kept: where in the file, where in the image, how many.
+type Run = (u32, u64, u32);
+
+/// Copies the content of the file `id`.
+pub(super) fn copy(
+    stream: &mut Stream,
+    mut extents: ExtentTree,
+    tree: &Tree,
+    id: InodeId,
+    content: &Content,
+    contents: &dyn Contents,
+) -> Result<Copied, Ext4Error> {
+    let mut crc = 0;
+    if content.size > MAX_FILE_SIZE {
+        return Err(Ext4Error::unrepresentable(
+            tree,
+            id,
+            format!(
+                "{} bytes are more than a file in ext4 can have",
+                content.size
+            ),
+        ));
+    }
+    if content.size > 0 {
+        let cannot_read =
+            |source| Ext4Error::content(tree, id, "cannot read the content", Some(source));
+        let opened = contents.open(content).map_err(cannot_read)?;
+        let sparse = check_length(&opened, content)
+            .map_err(cannot_read)?
+            .map_err(|actual| {
+                let what = format!(
+                    "the content has {actual} bytes, not {}: it has changed since it was listed",
+                    content.size
+                );
+                Ext4Error::content(tree, id, what, None)
+            })?;
+        let mut parts = if sparse {
+            opened.extents(content.size).map_err(cannot_read)?
+        } else {
+            vec![Extent {
+                position: 0,
+                len: content.size,
+            }]
+        }
+        .into_iter()
+        .peekable();
+        let mut runs = Vec::new();
+        let mut position = 0;
+        while position < content.size {
+            while parts.next_if(|p| p.position + p.len <= position).is_some() {}
+            let data_from = parts.peek().map_or(content.size, |p| p.position);
+            let fresh = stream.is_flushed();
+            let (start, room) = stream.room()?;
+            let window = room.len() as u64;
+            if data_from >= position.saturating_add(window) {
+                // Nothing but a hole. Steps as the loop would if it read the zeros, so that the image is the same.
+                let windows = if fresh {
+                    (data_from - position) / window
+                } else {
+                    1
+                };
+                position += windows * window;
+                stream.flush()?;
+                continue;
+            }
+            let len = usize::try_from(window.min(content.size - position)).unwrap_or(BLOCK);
+            opened
+                .read_exact_at(&mut room[..len], position)
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        let what = format!("the content ends before its {} bytes", content.size);
+                        Ext4Error::content(tree, id, what, None)
+                    }
+                    _ => cannot_read(source),
+                })?;
+            let padded = len.next_multiple_of(BLOCK);
+            room[len..padded].fill(0);
+            let first = u32::try_from(position / BLOCK_SIZE).expect("the size was checked");
+            let kept = drop_zeros(&mut room[..padded], first, start, &mut runs);
+            crc = crc32c::crc32c_append(crc, &room[..kept * BLOCK]);
+            stream.commit(kept);
+            for (logical, start, len) in runs.drain(..) {
+                crc = crc32c::crc32c_append(crc, &logical.to_le_bytes());
+                crc = crc32c::crc32c_append(crc, &len.to_le_bytes());
+                extents.add(stream, logical, start, len)?;
+            }
+            if kept == 0 {
+                stream.flush()?;
+            }
+            position += padded as u64;
+        }
+    }
+    let (root, blocks) = extents.finish(stream)?;
+    Ok(Copied { root, blocks, crc })
+}
+
+/// Whether it is worth while to ask for holes; or else the length that the content has in truth.
+fn check_length(opened: &Opened, content: &Content) -> io::Result<Result<bool, u64>> {
+    Ok(match opened {
+        Opened::Bytes(bytes) if bytes.len() as u64 != content.size => Err(bytes.len() as u64),
+        Opened::Bytes(_) => Ok(false),
+        Opened::Segments { .. } => Ok(true),
+        Opened::File { file, .. } => match content.source {
+            Source::Path(_) => {
+                let meta = rustix::fs::fstat(file.as_ref())?;
+                let size = u64::try_from(meta.st_size).unwrap_or(0);
+                let stored = u64::try_from(meta.st_blocks)
+                    .unwrap_or(0)
+                    .saturating_mul(512);
+                if size == content.size {
+                    Ok(size >= ASK_FOR_HOLES && stored < size)
+                } else {
+                    Err(size)
+                }
+            }
+            _ => Ok(content.size >= ASK_FOR_HOLES),
+        },
+    })
+}
+
+/// Moves the blocks that are not zeros together at the front of `room` and notes where they belong. Gives their number.
+fn drop_zeros(room: &mut [u8], first: u32, start: u64, runs: &mut Vec<Run>) -> usize {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    let mut kept = 0;
+    let mut logical = first;
+    for index in 0..room.len() / BLOCK {
+        let from = index * BLOCK;
+        if room[from..from + BLOCK] != ZEROS {
+            if index != kept {
+                room.copy_within(from..from + BLOCK, kept * BLOCK);
+            }
+            match runs.last_mut() {
+                Some((at, _, len)) if *at + *len == logical => *len += 1,
+                _ => runs.push((logical, start + kept as u64, 1)),
+            }
+            kept += 1;
+        }
+        logical += 1;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_dropped_and_the_rest_moves_up() {
+        let mut room = vec![0; 6 * BLOCK];
+        for (block, byte) in [(1, 1), (2, 2), (4, 3)] {
+            room[block * BLOCK + 4095] = byte;
+        }
+        let mut runs = Vec::new();
+        assert_eq!(drop_zeros(&mut room, 10, 100, &mut runs), 3);
+        assert_eq!(runs, [(11, 100, 2), (14, 102, 1)]);
+        assert_eq!(room[4095], 1);
+        assert_eq!(room[2 * BLOCK + 4095], 3);
+    }
+}

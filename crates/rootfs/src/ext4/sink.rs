@@ -1,0 +1,86 @@
+//! The writing end: a thread of its own, so that reading the sources and writing the image overlap.
+//!
+//! Buffers go round: the producer fills one, the thread writes it and gives it back. There are [`BUFFERS`] of them, so
+//! memory does not depend on how much is written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use super::error::{Ext4Error, Ext4ErrorKind};
+use super::format::BLOCK;
+
+/// Blocks of a buffer.
+pub(super) const CHUNK_BLOCKS: usize = 128;
+/// How many buffers there are.
+const BUFFERS: usize = 6;
+
+struct Job {
+    offset: u64,
+    data: Vec<u8>,
+    len: usize,
+}
+
+/// Where the producer puts what is to be written.
+pub(super) struct Sink {
+    jobs: SyncSender<Job>,
+    empty: Receiver<Vec<u8>>,
+}
+
+/// What the writing thread runs.
+pub(super) struct Work {
+    jobs: Receiver<Job>,
+    empty: Sender<Vec<u8>>,
+}
+
+/// The two ends.
+pub(super) fn pair() -> (Sink, Work) {
+    let (to_write, jobs) = sync_channel(BUFFERS);
+    let (give_back, empty) = channel();
+    for _ in 0..BUFFERS {
+        // The other end is alive: it is returned below.
+        let _ = give_back.send(vec![0; CHUNK_BLOCKS * BLOCK]);
+    }
+    let sink = Sink {
+        jobs: to_write,
+        empty,
+    };
+    let work = Work {
+        jobs,
+        empty: give_back,
+    };
+    (sink, work)
+}
+
+impl Work {
+    /// Writes until the producer is gone.
+    pub(super) fn run(self, out: &File) -> io::Result<u64> {
+        let mut written = 0;
+        for job in self.jobs {
+            out.write_all_at(&job.data[..job.len], job.offset)?;
+            written += job.len as u64;
+            // A producer that has finished wants no buffer back.
+            let _ = self.empty.send(job.data);
+        }
+        Ok(written)
+    }
+}
+
+impl Sink {
+    /// An empty buffer; waits until there is one.
+    pub(super) fn buffer(&self) -> Result<Vec<u8>, Ext4Error> {
+        self.empty.recv().map_err(|_| stopped())
+    }
+
+    /// Has the first `len` bytes of a buffer written at `offset`.
+    pub(super) fn write(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<(), Ext4Error> {
+        let job = Job { offset, data, len };
+        self.jobs.send(job).map_err(|_| stopped())
+    }
+}
+
+/// What the producer sees when the thread has ended early. The caller reports the error of the thread instead.
+fn stopped() -> Ext4Error {
+    Ext4Error::new(Ext4ErrorKind::Write, "the writer of the image has stopped")
+}

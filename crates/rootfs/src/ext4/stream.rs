@@ -1,0 +1,116 @@
+//! Blocks on their way to the image: the cursor of [`Space`] joined with the buffers of [`Sink`].
+//!
+//! One buffer holds blocks that lie one after another in the image, from as many files as fit; it is written when it is
+//! full or when the next block lies elsewhere.
+
+use super::error::Ext4Error;
+use super::extent::ExtentTree;
+use super::format::{BLOCK, BLOCK_SIZE};
+use super::sink::{CHUNK_BLOCKS, Sink};
+use super::space::Space;
+
+/// An image in the making.
+pub(super) struct Stream {
+    sink: Sink,
+    /// Which blocks are taken.
+    pub(super) space: Space,
+    buffer: Vec<u8>,
+    /// Blocks in the buffer.
+    filled: usize,
+    /// Where in the image the buffer begins, in blocks.
+    start: u64,
+}
+
+impl Stream {
+    /// An image whose blocks are given out by `space`.
+    pub(super) fn new(sink: Sink, space: Space) -> Result<Self, Ext4Error> {
+        let buffer = sink.buffer()?;
+        Ok(Self {
+            sink,
+            space,
+            buffer,
+            filled: 0,
+            start: 0,
+        })
+    }
+
+    /// Sends away what the buffer holds.
+    pub(super) fn flush(&mut self) -> Result<(), Ext4Error> {
+        if self.filled > 0 {
+            let next = self.sink.buffer()?;
+            let full = std::mem::replace(&mut self.buffer, next);
+            self.sink
+                .write(self.start * BLOCK_SIZE, full, self.filled * BLOCK)?;
+            self.filled = 0;
+        }
+        Ok(())
+    }
+
+    /// Whether the buffer is empty, so that [`Self::room`] is as large as it can be here.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Makes sure that the buffer has room and that its next block is `block`.
+    fn aim(&mut self, block: u64) -> Result<(), Ext4Error> {
+        if self.filled == CHUNK_BLOCKS || self.start + self.filled as u64 != block {
+            self.flush()?;
+        }
+        if self.filled == 0 {
+            self.start = block;
+        }
+        Ok(())
+    }
+
+    /// Room for the next blocks: where they will lie, and at least one block of bytes to fill. Nothing is taken until
+    /// [`Self::commit`].
+    pub(super) fn room(&mut self) -> Result<(u64, &mut [u8]), Ext4Error> {
+        let run = self.space.peek();
+        self.aim(run.start)?;
+        let blocks = usize::try_from(run.end - run.start)
+            .unwrap_or(CHUNK_BLOCKS)
+            .min(CHUNK_BLOCKS - self.filled);
+        let from = self.filled * BLOCK;
+        Ok((run.start, &mut self.buffer[from..from + blocks * BLOCK]))
+    }
+
+    /// Keeps the first `blocks` blocks of the room.
+    pub(super) fn commit(&mut self, blocks: usize) {
+        self.space.take(blocks as u64);
+        self.filled += blocks;
+    }
+
+    /// Takes the next block for `data`, at most a block of bytes; the rest is zeros.
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<u64, Ext4Error> {
+        let (block, room) = self.room()?;
+        fill(&mut room[..BLOCK], data);
+        self.commit(1);
+        Ok(block)
+    }
+
+    /// Writes a block that was taken before.
+    pub(super) fn put(&mut self, block: u64, data: &[u8]) -> Result<(), Ext4Error> {
+        self.aim(block)?;
+        let from = self.filled * BLOCK;
+        fill(&mut self.buffer[from..from + BLOCK], data);
+        self.filled += 1;
+        Ok(())
+    }
+
+    /// Takes blocks for a file without writing them, and notes where they are.
+    pub(super) fn take(&mut self, tree: &mut ExtentTree, blocks: u32) -> Result<(), Ext4Error> {
+        let mut logical = 0;
+        while logical < blocks {
+            let run = self.space.take_some(u64::from(blocks - logical));
+            let len = u32::try_from(run.end - run.start).expect("at most what was asked for");
+            tree.add(self, logical, run.start, len)?;
+            logical += len;
+        }
+        Ok(())
+    }
+}
+
+fn fill(block: &mut [u8], data: &[u8]) {
+    block[..data.len()].copy_from_slice(data);
+    block[data.len()..].fill(0);
+}
