@@ -17,6 +17,7 @@ use crate::limits::{MAX_FILE_BYTES, MAX_IGNORE_PATTERNS};
 pub struct IgnorePatterns {
     patterns: Vec<IgnorePattern>,
     has_exceptions: bool,
+    ignores_all: bool,
 }
 
 /// Why an ignore file cannot be used.
@@ -130,6 +131,7 @@ impl IgnorePatterns {
         let pattern = clean(body);
         check(&pattern).map_err(|e| error(format!("illegal pattern {text:?}: {e}")))?;
         self.has_exceptions |= exception;
+        self.ignores_all |= !exception && matches!(pattern.as_str(), "*" | "**" | "**/*");
         self.patterns.push(IgnorePattern {
             exception,
             matcher: Matcher::new(&pattern),
@@ -145,6 +147,11 @@ impl IgnorePatterns {
     /// Whether a pattern starts with `!`.
     pub fn has_exceptions(&self) -> bool {
         self.has_exceptions
+    }
+
+    /// Whether a pattern (`*`, `**` or `**/*`) leaves out whatever is in the root.
+    pub fn ignores_all(&self) -> bool {
+        self.ignores_all
     }
 
     /// Whether a path is ignored. The root itself (the empty path or `.`) never is.

@@ -118,6 +118,13 @@ fn walks() {
 }
 
 #[test]
+fn everything() {
+    for (file, all) in [("*", true), ("**/", true), ("**/*", true), ("!*", false), ("*.x", false), ("", false)] {
+        assert_eq!(list(file).ignores_all(), all, "{file}");
+    }
+}
+
+#[test]
 fn errors() {
     for (file, line, message) in [
         ("a\n!\n", 2, "illegal exclusion pattern: \"!\""),
