@@ -107,6 +107,12 @@ pub struct GitOp {
     pub keep_git_dir: bool,
     /// A prefix of the commit that it must be (`--checksum`).
     pub checksum: Option<String>,
+    /// Whether submodules are fetched, too.
+    pub submodules: bool,
+    /// Whether files get the time of the commit instead of that of the checkout (`mtime=commit`).
+    pub commit_times: bool,
+    /// Whether the commit of `checksum` is fetched directly, whatever the reference stands for.
+    pub fetch_by_commit: bool,
 }
 
 /// RUN.

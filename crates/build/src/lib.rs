@@ -21,10 +21,13 @@ pub mod chain;
 pub mod content;
 pub mod context;
 pub mod copy;
+pub mod dump;
 pub mod event;
 pub mod exec;
 // pub mod export; follows with the ext4 writer
 pub mod graph;
+pub mod history;
 pub mod key;
+pub mod lower;
 pub mod resolve;
 pub mod solve;

@@ -1,0 +1,124 @@
+//! Why a Dockerfile cannot be lowered.
+
+use std::error::Error;
+use std::fmt;
+
+use firebuild_dockerfile::Span;
+
+/// What a caller may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LowerErrorKind {
+    /// A variable cannot be expanded.
+    Expansion,
+    /// A base image or another image has no usable name.
+    Reference,
+    /// A platform cannot be read.
+    Platform,
+    /// There is no such target.
+    Target,
+    /// A stage is named that is not there, stands too late, or depends on itself.
+    Stage,
+    /// A `--mount` is wrong.
+    Mount,
+    /// A COPY or ADD is wrong.
+    Copy,
+    /// A value of an instruction is wrong.
+    Value,
+    /// An ONBUILD trigger of a base cannot be read.
+    Trigger,
+    /// `SOURCE_DATE_EPOCH` is wrong.
+    Epoch,
+    /// The options of the checks are wrong, or a check that counts as an error found something.
+    Check,
+    /// Something passes a limit.
+    TooLarge,
+}
+
+/// An error with its place in the Dockerfile.
+#[derive(Debug)]
+pub struct LowerError {
+    kind: LowerErrorKind,
+    message: String,
+    span: Option<Span>,
+    stage: String,
+    hint: Option<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl LowerError {
+    pub(super) fn new(kind: LowerErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            span: None,
+            stage: String::new(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    pub(super) fn at(self, span: Span) -> Self {
+        self.at_maybe(Some(span))
+    }
+
+    pub(super) fn at_maybe(mut self, span: Option<Span>) -> Self {
+        self.span = self.span.or(span);
+        self
+    }
+
+    /// Replaces the place: what a trigger says has none in this file.
+    pub(super) fn moved_to(mut self, span: Span) -> Self {
+        self.span = Some(span);
+        self
+    }
+
+    pub(super) fn in_stage(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.stage);
+        self
+    }
+
+    pub(super) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What sort of error it is.
+    pub fn kind(&self) -> LowerErrorKind {
+        self.kind
+    }
+
+    /// Where in the Dockerfile it is, if it is there.
+    pub fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// The stage, if it is of one; `stage-N` for those without a name.
+    pub fn stage(&self) -> Option<&str> {
+        (!self.stage.is_empty()).then_some(self.stage.as_str())
+    }
+
+    /// What may help.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for LowerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for LowerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,109 @@
+//! RUN.
+
+use firebuild_dockerfile::{NetworkMode as Network, Run, Script, SecurityMode as Security};
+
+use super::stage::Stepper;
+use super::text::heredoc_summary;
+use super::{DEFAULT_HOSTNAME, LowerError, LowerErrorKind};
+use crate::graph::{ExecOp, InlineFile, NetworkMode, Op, SecurityMode};
+
+/// Where a heredoc that is a program appears.
+const SCRIPT_DIR: &str = "/dev/pipes";
+
+/// Variables that every step gets from build arguments without a declaration, in both cases of letters.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+impl Stepper<'_, '_> {
+    pub(super) fn run(&mut self, run: &Run) -> Result<(), LowerError> {
+        if let Some(device) = run.devices.iter().find(|device| device.required) {
+            let message = format!("RUN --device={} is not supported", device.name);
+            return Err(LowerError::new(LowerErrorKind::Value, message).at(device.span));
+        }
+        let mut shown = self.shown();
+        let mut files = Vec::new();
+        let argv = match run.script() {
+            Script::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+            Script::Shell(text) => self.shell_argv(&text),
+            Script::File { name, content } => {
+                let path = script_path(name).ok_or_else(|| {
+                    let message = format!("{name:?} cannot be the name of a script");
+                    self.wrong(LowerErrorKind::Value, message)
+                })?;
+                let argv = self.shell_argv(&path);
+                files.push(InlineFile { path, data: content.into_owned().into_bytes(), mode: 0o755 });
+                argv
+            }
+        };
+        if let [heredoc] = run.heredocs.as_slice() {
+            shown += &format!(" ({})", heredoc_summary(&heredoc.body));
+        }
+        let mut inputs = vec![self.vertex];
+        let mounts = self.mounts(&run.mounts, &mut inputs)?;
+        let hostname = self.plan.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let op = ExecOp {
+            argv: argv.clone(),
+            env: self.env.to_vec(),
+            proxy_env: self.proxy_env(),
+            cwd: self.directory().to_owned(),
+            user: self.config.config.user.clone(),
+            hostname: hostname.map_or(DEFAULT_HOSTNAME, String::as_str).to_owned(),
+            network: match run.network {
+                Network::Default => NetworkMode::Default,
+                Network::None => NetworkMode::None,
+                Network::Host => NetworkMode::Host,
+            },
+            security: match run.security {
+                Security::Sandbox => SecurityMode::Sandbox,
+                Security::Insecure => SecurityMode::Insecure,
+            },
+            mounts,
+            files,
+        };
+        let name = self.named(&shown);
+        self.vertex = self.push(Op::Exec(op), inputs, name);
+        let text = format!("RUN {}{} # buildkit", self.args_prefix(), argv.join(" "));
+        self.commit(text, true);
+        Ok(())
+    }
+
+    /// `|2 a=1 b=2 `, when the stage has arguments: their values as steps see them now.
+    fn args_prefix(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        let mut shown = String::new();
+        for (name, value) in &self.args {
+            if names.contains(&name.as_str()) {
+                continue;
+            }
+            names.push(name);
+            let last = || {
+                let same = self.args.iter().rev().find(|(other, _)| other == name);
+                same.and_then(|(_, value)| value.as_deref())
+            };
+            let value = self.env.get(name).or_else(last).or(value.as_deref()).unwrap_or_default();
+            shown += &format!("{name}={value} ");
+        }
+        if names.is_empty() {
+            return String::new();
+        }
+        format!("|{} {shown}", names.len())
+    }
+
+    fn proxy_env(&self) -> Vec<(String, String)> {
+        let mut env = Vec::new();
+        for name in PROXIES {
+            // Of several spellings the last in order counts, which is the lower-case one.
+            let given = self.plan.build_args.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
+            if let Some((_, value)) = given {
+                env.push((name.to_owned(), value.clone()));
+                env.push((name.to_lowercase(), value.clone()));
+            }
+        }
+        env
+    }
+}
+
+/// The place of a script; `None` when the name is not one of a file.
+fn script_path(name: &str) -> Option<String> {
+    let plain = !name.contains('/') && !name.contains('\0') && !matches!(name, "" | "." | "..");
+    plain.then(|| format!("{SCRIPT_DIR}/{name}"))
+}
