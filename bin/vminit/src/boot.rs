@@ -1,0 +1,114 @@
+//! The way from the kernel's hand-over to the application, and from its end to the machine's.
+//!
+//! ```text
+//!   /dev, /sys ▸ configuration ▸ modules ▸ channel ▸ Hello, ConfigAck
+//!     ▸ clock, entropy, host name ▸ root file system ▸ /proc … ▸ /etc ▸ network ▸ user ▸ application
+//! ```
+//!
+//! Until the channel is open, what fails is told on the console only. After that it is told to the host as the exit
+//! record of an application that never began.
+
+use firebuild_guest_proto::{ExitStatus, GuestMessage, Hello, RunConfig};
+use firebuild_sys::signal::SignalFd;
+
+use crate::channel::Link;
+use crate::error::InitError;
+use crate::journal::Journal;
+use crate::launch::{self, Application};
+use crate::mounts::{self, Writable};
+use crate::supervise::{Supervisor, watch_signals};
+use crate::wait::Devices;
+use crate::{clock, files, modules, net, sweep, user};
+
+/// Runs the machine. It is over when this returns.
+pub(crate) fn run(journal: &mut Journal) {
+    let (config, mut link, devices) = match reach_host(journal) {
+        Ok(reached) => reached,
+        Err(error) => return journal.error(&error.chain()),
+    };
+    let signals = match watch_signals() {
+        Ok(signals) => signals,
+        Err(error) => return journal.error(&format!("cannot watch signals: {error}")),
+    };
+    let mut writable = Writable::default();
+    match prepare(&config, &devices, &mut writable, journal) {
+        Ok(application) => {
+            let stop_signal = config.stop_signal;
+            // Nothing of the configuration is needed any more, and it may hold secrets.
+            drop(config);
+            Supervisor::new(&mut link, journal, signals, writable).watch(application, stop_signal);
+        }
+        Err(error) => fail(&error, &mut link, journal, signals, writable),
+    }
+}
+
+/// All up to the channel: from here on the host can be told what goes wrong.
+fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitError> {
+    mounts::early()?;
+    journal.open_console();
+    let config = sweep::take_config()?;
+    journal.set_level(config.log_level);
+    let devices = Devices::watch(journal);
+    modules::load_all(&config.modules, journal);
+    let mut link = Link::open(&config.channel, &devices)?;
+    link.send(&GuestMessage::Hello(Hello::new(Vec::new(), None)), journal);
+    link.send(&GuestMessage::ConfigAck, journal);
+    link.flush(journal);
+    Ok((config, link, devices))
+}
+
+fn prepare(
+    config: &RunConfig,
+    devices: &Devices,
+    writable: &mut Writable,
+    journal: &mut Journal,
+) -> Result<Application, InitError> {
+    if let Some(written) = config.clock_unix_ns {
+        // The configuration was written a little before this kernel started.
+        clock::set(written.saturating_add(clock::uptime_ns()), journal);
+    }
+    clock::add_entropy(&config.entropy, journal);
+    if let Err(error) = rustix::system::sethostname(config.hostname.as_bytes()) {
+        journal.warning(&format!("cannot set the host name: {error}"));
+    }
+    if let Err(error) = firebuild_sys::reboot::no_ctrl_alt_del() {
+        journal.debug(&format!("Ctrl+Alt+Delete restarts at once: {error}"));
+    }
+    *writable = mounts::enter_root(&config.root, devices, journal)?;
+    mounts::expected(journal)?;
+    settings(journal);
+    files::write_all(config, journal);
+    net::configure(&config.interfaces, devices, journal)?;
+    let identity = user::resolve(&config.user)?;
+    journal.debug("the application starts");
+    launch::start(config, identity)
+}
+
+/// Settings of the kernel that containers have and programs in images rely on: any user may listen on any port and ping.
+fn settings(journal: &mut Journal) {
+    for (name, value) in [
+        ("ip_unprivileged_port_start", "0"),
+        ("ping_group_range", "0 2147483647"),
+    ] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        if let Err(error) = fs_err::write(&path, value) {
+            journal.debug(&format!("cannot set {name}: {error}"));
+        }
+    }
+}
+
+fn fail(
+    error: &InitError,
+    link: &mut Link,
+    journal: &mut Journal,
+    signals: SignalFd,
+    writable: Writable,
+) {
+    let message = firebuild_guest_proto::message::one_line(&error.chain());
+    journal.error(&message);
+    let status = ExitStatus::Failed {
+        reason: error.reason(),
+        message,
+    };
+    Supervisor::new(link, journal, signals, writable).report(status);
+}

@@ -1,0 +1,284 @@
+//! Starting the application: its streams, its identity, its place, its program.
+
+use std::ffi::{CString, OsString};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use firebuild_accounts::Identity;
+use firebuild_guest_proto::{FailureReason, RunConfig, StreamId, WindowSize};
+use firebuild_sys::process::{Fork, fork, leave};
+use firebuild_sys::pty;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, setrlimit};
+
+use crate::error::InitError;
+use crate::program::{self, DEFAULT_PATH};
+
+/// Limits of open descriptors, soft and hard: what systemd gives a service, and so Docker its containers.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+/// The longest report of a child that could not start.
+const MAX_REPORT_BYTES: u64 = 16 * 1024;
+
+/// An application that runs.
+#[derive(Debug)]
+pub(crate) struct Application {
+    pub(crate) pid: Pid,
+    /// What it prints, each with the stream that carries it.
+    pub(crate) outputs: Vec<(StreamId, OwnedFd)>,
+    /// Where its input goes; none if it reads from `/dev/null`.
+    pub(crate) input: Option<OwnedFd>,
+    /// The controlling end of its terminal, for sizes.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// What the child is given for its standard streams.
+struct ChildStreams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    terminal: bool,
+}
+
+/// What the child must be before it executes its program. Made before the fork, so that the child only calls the kernel.
+struct Prepared {
+    identity: Identity,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    path: OsString,
+    cwd: CString,
+}
+
+/// Starts the application. All of its set-up has happened when this returns: the program runs, or the error says why not.
+pub(crate) fn start(config: &RunConfig, identity: Identity) -> Result<Application, InitError> {
+    let prepared = prepare(config, identity)?;
+    let (streams, mut application_ends) = match config.terminal {
+        Some(size) => terminal(size)?,
+        None => pipes(config.stdin)?,
+    };
+    own_streams(&streams, &prepared.identity);
+    let (report, child_report) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|error| InitError::setup("cannot make a pipe", error))?;
+    let forked = fork().map_err(|error| InitError::setup("cannot start a process", error))?;
+    let pid = match forked {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            let (reason, text) = child(&prepared, &streams);
+            let report = [&[code(reason)], text.as_bytes()].concat();
+            let _ = rustix::io::write(&child_report, &report);
+            leave(reason.exit_code().into());
+        }
+    };
+    drop((streams, child_report));
+    let mut failure = Vec::new();
+    // The end comes when the program has been executed, which closes the child's end, or after a report.
+    let read = std::fs::File::from(report)
+        .take(MAX_REPORT_BYTES)
+        .read_to_end(&mut failure);
+    read.map_err(|error| InitError::setup("cannot watch the application's start", error))?;
+    if let Some((first, text)) = failure.split_first() {
+        let _ = firebuild_sys::process::wait(pid);
+        return Err(InitError::new(
+            reason_of(*first),
+            String::from_utf8_lossy(text),
+        ));
+    }
+    application_ends.pid = pid;
+    Ok(application_ends)
+}
+
+fn prepare(config: &RunConfig, identity: Identity) -> Result<Prepared, InitError> {
+    let text = |text: &[u8]| {
+        CString::new(text)
+            .map_err(|error| InitError::setup("a text of the configuration holds NUL", error))
+    };
+    let mut env: Vec<(&str, Vec<u8>)> = config
+        .env
+        .iter()
+        .map(|variable| (variable.name.as_str(), variable.value.clone().into_bytes()))
+        .collect();
+    let home = identity.home.clone().into_os_string().into_vec();
+    let mut defaults = vec![
+        ("PATH", DEFAULT_PATH.as_bytes().to_vec()),
+        ("HOSTNAME", config.hostname.clone().into_bytes()),
+        ("HOME", home),
+    ];
+    if config.terminal.is_some() {
+        defaults.push(("TERM", b"xterm".to_vec()));
+    }
+    for (name, value) in defaults {
+        if !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, value));
+        }
+    }
+    let path = env
+        .iter()
+        .find(|(name, _)| *name == "PATH")
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default();
+    let cwd = if config.cwd.is_empty() {
+        "/"
+    } else {
+        &config.cwd
+    };
+    crate::mounts::make_directory(cwd, 0o755)?;
+    Ok(Prepared {
+        identity,
+        argv: config
+            .argv
+            .iter()
+            .map(|argument| text(argument.as_bytes()))
+            .collect::<Result<_, _>>()?,
+        env: env
+            .iter()
+            .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
+            .collect::<Result<_, _>>()?,
+        path: OsString::from_vec(path),
+        cwd: text(cwd.as_bytes())?,
+    })
+}
+
+/// Ours and the child's ends of a terminal.
+fn terminal(size: WindowSize) -> Result<(ChildStreams, Application), InitError> {
+    let broken = |error: std::io::Error| InitError::setup("cannot make a terminal", error);
+    let pty = pty::open().map_err(broken)?;
+    pty::set_size(
+        &pty.controller,
+        pty::Size {
+            rows: size.rows,
+            columns: size.columns,
+        },
+    )
+    .map_err(broken)?;
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(broken);
+    unblock(&pty.controller)?;
+    let streams = ChildStreams {
+        stdin: copy(&pty.terminal)?,
+        stdout: copy(&pty.terminal)?,
+        stderr: pty.terminal,
+        terminal: true,
+    };
+    let ours = Application {
+        pid: Pid::INIT,
+        outputs: vec![(StreamId::STDOUT, copy(&pty.controller)?)],
+        input: Some(copy(&pty.controller)?),
+        terminal: Some(pty.controller),
+    };
+    Ok((streams, ours))
+}
+
+/// Ours and the child's ends of pipes.
+fn pipes(with_input: bool) -> Result<(ChildStreams, Application), InitError> {
+    let pipe = || {
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| InitError::setup("cannot make a pipe", error))
+    };
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    let (stdin, input) = if with_input {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        (
+            null.map_err(|error| InitError::setup("cannot open /dev/null", error))?,
+            None,
+        )
+    };
+    for fd in [&out_read, &err_read].into_iter().chain(&input) {
+        unblock(fd)?;
+    }
+    let streams = ChildStreams {
+        stdin,
+        stdout: out_write,
+        stderr: err_write,
+        terminal: false,
+    };
+    let outputs = vec![(StreamId::STDOUT, out_read), (StreamId::STDERR, err_read)];
+    Ok((
+        streams,
+        Application {
+            pid: Pid::INIT,
+            outputs,
+            input,
+            terminal: None,
+        },
+    ))
+}
+
+fn unblock(fd: &OwnedFd) -> Result<(), InitError> {
+    rustix::io::ioctl_fionbio(fd, true)
+        .map_err(|error| InitError::setup("cannot set up a stream", error))
+}
+
+/// Gives the streams to the application's user, who may want to open them again (`/dev/stdout`), as runc does.
+fn own_streams(streams: &ChildStreams, identity: &Identity) {
+    for fd in [&streams.stdin, &streams.stdout, &streams.stderr] {
+        let is_ours = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev == 0 || streams.terminal);
+        if is_ours {
+            // Only a convenience; a file system that refuses it is no reason not to start.
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
+        }
+    }
+}
+
+/// The child, from the fork to its program. Returns only if that fails.
+fn child(prepared: &Prepared, streams: &ChildStreams) -> (FailureReason, String) {
+    if let Err((step, error)) = become_application(prepared, streams) {
+        return (FailureReason::Setup, format!("{step}: {error}"));
+    }
+    program::run(&prepared.argv, &prepared.env, &prepared.path)
+}
+
+fn become_application(
+    prepared: &Prepared,
+    streams: &ChildStreams,
+) -> Result<(), (&'static str, std::io::Error)> {
+    let told =
+        |step: &'static str| move |error: rustix::io::Errno| (step, std::io::Error::from(error));
+    if streams.terminal {
+        pty::become_controlling(streams.stdin.as_fd())
+            .map_err(|error| ("cannot take the terminal", error))?;
+    } else {
+        rustix::process::setsid().map_err(told("cannot make a session"))?;
+    }
+    rustix::stdio::dup2_stdin(&streams.stdin).map_err(told("cannot set stdin"))?;
+    rustix::stdio::dup2_stdout(&streams.stdout).map_err(told("cannot set stdout"))?;
+    rustix::stdio::dup2_stderr(&streams.stderr).map_err(told("cannot set stderr"))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let (soft, hard) = OPEN_FILES;
+    let limit = Rlimit {
+        current: Some(soft),
+        maximum: Some(hard),
+    };
+    setrlimit(Resource::Nofile, limit).map_err(told("cannot set the limit of open files"))?;
+    // As root: the directory may be one that only its owner enters.
+    rustix::process::chdir(prepared.cwd.as_c_str())
+        .map_err(told("cannot enter the working directory"))?;
+    let groups: Vec<Gid> = prepared
+        .identity
+        .groups
+        .iter()
+        .map(|gid| Gid::from_raw(*gid))
+        .collect();
+    rustix::thread::set_thread_groups(&groups).map_err(told("cannot set the groups"))?;
+    let (uid, gid) = (
+        Uid::from_raw(prepared.identity.uid),
+        Gid::from_raw(prepared.identity.gid),
+    );
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(told("cannot set the group"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(told("cannot set the user"))
+}
+
+/// A reason as one byte for the pipe; [`reason_of`] reads it.
+fn code(reason: FailureReason) -> u8 {
+    reason.exit_code()
+}
+
+fn reason_of(code: u8) -> FailureReason {
+    match code {
+        126 => FailureReason::CannotExecute,
+        127 => FailureReason::NotFound,
+        _ => FailureReason::Setup,
+    }
+}

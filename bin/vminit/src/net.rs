@@ -1,0 +1,108 @@
+//! The network: `lo`, and the interfaces of the configuration with their addresses and routes.
+
+use firebuild_guest_proto::{FailureReason, Interface, InterfaceRef, MacAddress};
+use firebuild_sys::net::{add_address, add_route, link_up, set_mtu};
+
+use crate::error::InitError;
+use crate::journal::Journal;
+use crate::wait::Devices;
+
+/// Sets everything up.
+///
+/// IPv6 that does not work is told and left out (a kernel may lack it); IPv4 that does not work is an error.
+pub(crate) fn configure(
+    interfaces: &[Interface],
+    devices: &Devices,
+    journal: &mut Journal,
+) -> Result<(), InitError> {
+    if let Err(error) = link_up("lo") {
+        journal.warning(&format!("cannot bring up lo: {error}"));
+    }
+    for interface in interfaces {
+        let name = devices
+            .find(|| find(&interface.select))
+            .ok_or_else(|| missing(&interface.select))?;
+        set_up(&name, interface, journal)?;
+    }
+    Ok(())
+}
+
+fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<(), InitError> {
+    if let Some(mtu) = interface.mtu
+        && let Err(error) = set_mtu(name, mtu)
+    {
+        journal.warning(&format!("cannot set the MTU of {name} to {mtu}: {error}"));
+    }
+    for cidr in &interface.addresses {
+        let outcome = add_address(name, cidr.address, cidr.prefix);
+        judge(
+            outcome,
+            cidr.address.is_ipv6(),
+            format!("cannot give {name} the address {cidr}"),
+            journal,
+        )?;
+    }
+    link_up(name).map_err(|error| InitError::setup(format!("cannot bring up {name}"), error))?;
+    for route in &interface.routes {
+        let cidr = route.destination;
+        let destination = (cidr.prefix > 0).then_some((cidr.address, cidr.prefix));
+        // A default route without a gateway has its family from nothing else.
+        let destination = destination.or(route.gateway.is_none().then_some((cidr.address, 0)));
+        let outcome = add_route(name, destination, route.gateway);
+        judge(
+            outcome,
+            cidr.address.is_ipv6(),
+            format!("cannot set the route to {cidr} by {name}"),
+            journal,
+        )?;
+    }
+    Ok(())
+}
+
+fn judge(
+    outcome: std::io::Result<()>,
+    is_ipv6: bool,
+    step: String,
+    journal: &mut Journal,
+) -> Result<(), InitError> {
+    match outcome {
+        Err(error) if is_ipv6 => {
+            journal.warning(&format!("{step}: {error}"));
+            Ok(())
+        }
+        outcome => outcome.map_err(|error| InitError::setup(step, error)),
+    }
+}
+
+fn missing(select: &InterfaceRef) -> InitError {
+    let text = match select {
+        InterfaceRef::Mac(mac) => {
+            format!("no network interface with the address {mac} has appeared")
+        }
+        InterfaceRef::Name(name) => format!("no network interface {name} has appeared"),
+    };
+    InitError::new(
+        FailureReason::Setup,
+        text + " (is its driver among the kernel's modules?)",
+    )
+}
+
+/// The name of an interface, once it is there.
+fn find(select: &InterfaceRef) -> Option<String> {
+    for entry in fs_err::read_dir("/sys/class/net").ok()?.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let is_it = match select {
+            InterfaceRef::Name(wanted) => name == *wanted,
+            InterfaceRef::Mac(wanted) => {
+                let address = fs_err::read_to_string(entry.path().join("address"));
+                address.is_ok_and(|text| text.trim_end().parse::<MacAddress>() == Ok(*wanted))
+            }
+        };
+        if is_it {
+            return Some(name);
+        }
+    }
+    None
+}

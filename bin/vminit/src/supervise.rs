@@ -1,0 +1,448 @@
+//! The supervisor: one poll loop from the start of the application to the host's acknowledgement of its end.
+//!
+//! ```text
+//!   Running ──application ends──▶ Clearing ──nobody left──▶ Draining ──outputs ended──▶ Reporting
+//!     │  streams, signals,          │ SIGTERM, 1 s,           │ what the pipes still      │ ends of streams on their
+//!     │  window sizes               │ SIGKILL                 │ hold; 2 s at most         │ way, then the record
+//!     ▼                                                                                   ▼
+//!   Shutdown: stop signal, grace, SIGKILL                      done ◀──ExitAck── Acknowledging
+//! ```
+//!
+//! Each phase but the first and the last has a deadline of its own; the last waits for the host as long as the host is
+//! there.
+
+use std::time::{Duration, Instant};
+
+use firebuild_guest_proto::{
+    ExitRecord, ExitStatus, GuestMessage, Hello, HostMessage, Signal, StreamId,
+};
+use firebuild_sys::pty;
+use firebuild_sys::signal::{self, SignalFd};
+use rustix::event::{PollFd, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+use crate::channel::Link;
+use crate::clock;
+use crate::journal::Journal;
+use crate::launch::Application;
+use crate::mounts::{self, Writable};
+use crate::stdio::Stdio;
+use crate::wait::timespec;
+
+/// How long what the application left behind has after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_secs(1);
+/// How long it has after SIGKILL: only what hangs in the kernel needs it.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+/// How long outputs are drained that somebody still holds open.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// How long a host that has gone away is waited for at the end.
+const HOST_GRACE: Duration = Duration::from_secs(10);
+/// The grace of a shutdown that the guest itself asks for (`reboot`, Ctrl+Alt+Delete).
+const OWN_SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+const SIGCHLD: i32 = 17;
+/// What programs send to an init to end the machine: SIGINT (also Ctrl+Alt+Delete), SIGTERM, SIGUSR1 and SIGUSR2 (busybox)
+/// and SIGPWR.
+const SHUTDOWN_SIGNALS: [i32; 5] = [2, 15, 10, 12, 30];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Clearing,
+    Draining,
+    Reporting,
+    Acknowledging,
+    Done,
+}
+
+/// All that the loop works on.
+#[derive(Debug)]
+pub(crate) struct Supervisor<'a> {
+    link: &'a mut Link,
+    journal: &'a mut Journal,
+    signals: SignalFd,
+    writable: Writable,
+    phase: Phase,
+    /// When the phase, or the grace of a shutdown, is over.
+    deadline: Option<Instant>,
+    killed: bool,
+    application: Option<Running>,
+    stdio: Option<Stdio>,
+    stop_signal: Signal,
+    record: Option<ExitRecord>,
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    terminal: Option<std::os::fd::OwnedFd>,
+    oom_kills: u64,
+}
+
+/// The signals that the loop reads; blocked before the application starts, so that none is missed.
+pub(crate) fn watch_signals() -> std::io::Result<SignalFd> {
+    let mut numbers = vec![SIGCHLD];
+    numbers.extend(SHUTDOWN_SIGNALS);
+    SignalFd::new(&numbers)
+}
+
+impl<'a> Supervisor<'a> {
+    pub(crate) fn new(
+        link: &'a mut Link,
+        journal: &'a mut Journal,
+        signals: SignalFd,
+        writable: Writable,
+    ) -> Supervisor<'a> {
+        Supervisor {
+            link,
+            journal,
+            signals,
+            writable,
+            phase: Phase::Running,
+            deadline: None,
+            killed: false,
+            application: None,
+            stdio: None,
+            stop_signal: Signal::TERM,
+            record: None,
+        }
+    }
+
+    /// Watches an application until the host has its exit record.
+    pub(crate) fn watch(mut self, application: Application, stop_signal: Signal) {
+        let started = GuestMessage::Started {
+            pid: application.pid.as_raw_nonzero().get().unsigned_abs(),
+            unix_ns: clock::unix_ns(),
+            uptime_ns: clock::uptime_ns(),
+        };
+        self.link.send(&started, self.journal);
+        let is_terminal = application.terminal.is_some();
+        let stdio = Stdio::new(
+            application.outputs,
+            application.input,
+            is_terminal,
+            &mut self.link.mux,
+        );
+        self.stdio = Some(stdio);
+        self.application = Some(Running {
+            pid: application.pid,
+            terminal: application.terminal,
+            oom_kills: oom_kills(),
+        });
+        self.stop_signal = stop_signal;
+        self.run();
+    }
+
+    /// Tells the host that there is no application, and waits until it knows.
+    pub(crate) fn report(mut self, status: ExitStatus) {
+        let mux = &mut self.link.mux;
+        for id in [StreamId::STDOUT, StreamId::STDERR] {
+            mux.end(id);
+        }
+        mux.stop(StreamId::STDIN);
+        self.record = Some(ExitRecord {
+            status,
+            oom_killed: false,
+            finished_unix_ns: clock::unix_ns(),
+        });
+        self.phase = Phase::Reporting;
+        self.run();
+    }
+
+    fn run(&mut self) {
+        loop {
+            self.tell();
+            self.link.turn(self.journal);
+            self.obey();
+            self.read_signals();
+            let moved = match &mut self.stdio {
+                Some(stdio) => stdio.turn(&mut self.link.mux),
+                None => false,
+            };
+            self.advance();
+            if self.phase == Phase::Done {
+                return;
+            }
+            if !moved {
+                self.wait();
+            }
+        }
+    }
+
+    /// Sends the lines that wait.
+    fn tell(&mut self) {
+        // After the record nothing follows; the console has the lines.
+        if self.phase == Phase::Acknowledging {
+            return;
+        }
+        for line in self.journal.take() {
+            self.link.send(&line, self.journal);
+        }
+    }
+
+    /// Does what the host says.
+    fn obey(&mut self) {
+        while let Some(message) = self.link.next_message(self.journal) {
+            match message {
+                HostMessage::Hello(hello) => self.greet(&hello),
+                HostMessage::Signal { signal } => self.signal(signal),
+                HostMessage::WindowSize(size) => {
+                    let size = pty::Size {
+                        rows: size.rows,
+                        columns: size.columns,
+                    };
+                    if let Some(terminal) = self
+                        .application
+                        .as_ref()
+                        .and_then(|app| app.terminal.as_ref())
+                        && let Err(error) = pty::set_size(terminal, size)
+                    {
+                        self.journal
+                            .debug(&format!("cannot set the size of the terminal: {error}"));
+                    }
+                }
+                HostMessage::Shutdown { grace_ms } => {
+                    self.shut_down(Duration::from_millis(grace_ms))
+                }
+                HostMessage::ExitAck if self.phase == Phase::Acknowledging => {
+                    self.phase = Phase::Done
+                }
+                HostMessage::ExitAck => self
+                    .journal
+                    .warning("the host acknowledged an exit that was not reported"),
+            }
+        }
+    }
+
+    fn greet(&mut self, hello: &Hello) {
+        if let Err(error) = Hello::new(Vec::new(), None).negotiate(hello) {
+            self.journal.error(&error.to_string());
+        }
+        if let Some(unix) = hello.unix_ns {
+            clock::set(unix, self.journal);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        let Some(application) = &self.application else {
+            return;
+        };
+        if let Err(error) = signal::send(application.pid, signal.number().into()) {
+            self.journal
+                .warning(&format!("cannot send {signal} to the application: {error}"));
+        }
+    }
+
+    fn shut_down(&mut self, grace: Duration) {
+        if self.phase == Phase::Running && self.deadline.is_none() {
+            self.signal(self.stop_signal);
+            self.deadline = Instant::now().checked_add(grace);
+        }
+    }
+
+    fn read_signals(&mut self) {
+        loop {
+            match self.signals.read() {
+                Ok(Some(received)) if received.number == SIGCHLD => {}
+                Ok(Some(_)) => self.shut_down(OWN_SHUTDOWN_GRACE),
+                Ok(None) => break,
+                Err(error) => {
+                    self.journal.error(&format!("cannot read signals: {error}"));
+                    break;
+                }
+            }
+        }
+        // One SIGCHLD may stand for many children, and it costs little to ask.
+        while let Some(ended) = next_child() {
+            let Ended::Child(pid, status) = ended else {
+                if self.phase == Phase::Clearing {
+                    self.enter(Phase::Draining, Some(DRAIN_GRACE));
+                }
+                break;
+            };
+            if self
+                .application
+                .as_ref()
+                .is_some_and(|application| application.pid == pid)
+            {
+                self.application_ended(status);
+            }
+        }
+    }
+
+    fn application_ended(&mut self, status: WaitStatus) {
+        let Some(application) = self.application.take() else {
+            return;
+        };
+        let status = exit_status(status);
+        let was_killed = matches!(
+            status,
+            ExitStatus::Signaled {
+                signal: Signal::KILL,
+                ..
+            }
+        );
+        let oom_killed = was_killed && oom_kills() > application.oom_kills;
+        self.record = Some(ExitRecord {
+            status,
+            oom_killed,
+            finished_unix_ns: clock::unix_ns(),
+        });
+        // Whatever it left behind ends with it, as in a container.
+        let _ = signal::send_all(Signal::TERM.number().into());
+        self.enter(Phase::Clearing, Some(TERM_GRACE));
+    }
+
+    fn enter(&mut self, phase: Phase, most: Option<Duration>) {
+        self.phase = phase;
+        self.deadline = most.and_then(|most| Instant::now().checked_add(most));
+    }
+
+    /// Goes on to the next phase where this one is over.
+    fn advance(&mut self) {
+        let late = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        match self.phase {
+            Phase::Running if late => {
+                self.deadline = None;
+                self.signal(Signal::KILL);
+            }
+            Phase::Clearing if late && !self.killed => {
+                self.killed = true;
+                let _ = signal::send_all(Signal::KILL.number().into());
+                self.enter(Phase::Clearing, Some(KILL_GRACE));
+            }
+            Phase::Clearing if late => {
+                self.journal
+                    .warning("a process does not end; the machine ends without it");
+                self.enter(Phase::Draining, Some(DRAIN_GRACE));
+            }
+            _ => {}
+        }
+        if self.phase == Phase::Draining
+            && (late || self.stdio.as_ref().is_none_or(Stdio::outputs_ended))
+        {
+            self.drained();
+        }
+        if self.phase == Phase::Reporting {
+            self.report_when_sent();
+        }
+        let waits_for_host = matches!(
+            self.phase,
+            Phase::Draining | Phase::Reporting | Phase::Acknowledging
+        );
+        if waits_for_host && self.link.gone_for() > HOST_GRACE {
+            self.journal
+                .error("the host has gone; the machine ends without its acknowledgement");
+            mounts::settle(&self.writable, self.journal);
+            self.phase = Phase::Done;
+        }
+    }
+
+    fn drained(&mut self) {
+        // A full window is no sign of an end: while the host takes output, there may be more of it.
+        let is_blocked = [StreamId::STDOUT, StreamId::STDERR]
+            .iter()
+            .any(|id| self.link.mux.room(*id) == Some(0));
+        let is_open = self
+            .stdio
+            .as_ref()
+            .is_some_and(|stdio| !stdio.outputs_ended());
+        if is_open && is_blocked {
+            self.enter(Phase::Draining, Some(DRAIN_GRACE));
+            return;
+        }
+        if let Some(mut stdio) = self.stdio.take() {
+            stdio.abandon(&mut self.link.mux);
+        }
+        self.enter(Phase::Reporting, None);
+    }
+
+    fn report_when_sent(&mut self) {
+        // Puts what there is into frames, so that the record comes after the last of it.
+        self.link.mux.output();
+        if ![StreamId::STDOUT, StreamId::STDERR]
+            .iter()
+            .all(|id| self.link.mux.is_sent(*id))
+        {
+            return;
+        }
+        if let Some(record) = self.record.take() {
+            self.tell();
+            self.link.send(&GuestMessage::Exit(record), self.journal);
+        }
+        self.enter(Phase::Acknowledging, None);
+        self.link.flush(self.journal);
+        // While the host reads the record.
+        mounts::settle(&self.writable, self.journal);
+    }
+
+    fn wait(&mut self) {
+        let deadline = [self.deadline, self.link.wake_at()]
+            .into_iter()
+            .flatten()
+            .min();
+        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let mut fds = vec![PollFd::new(&self.signals, rustix::event::PollFlags::IN)];
+        if let Some(stdio) = &self.stdio {
+            let interest = stdio.interest(&self.link.mux);
+            fds.extend(
+                interest
+                    .into_iter()
+                    .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)),
+            );
+        }
+        if let Some((fd, flags)) = self.link.interest() {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        // An interrupted wait is a wait that is over.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+}
+
+enum Ended {
+    Child(Pid, WaitStatus),
+    /// There is no child at all: no process but ours is left.
+    Nobody,
+}
+
+/// The next child that has ended, if there is one.
+fn next_child() -> Option<Ended> {
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Ok(Some((pid, status))) => Some(Ended::Child(pid, status)),
+        Err(Errno::CHILD) => Some(Ended::Nobody),
+        Ok(None) | Err(_) => None,
+    }
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    let signal = status
+        .terminating_signal()
+        .and_then(|number| u8::try_from(number).ok());
+    match signal.and_then(Signal::from_number) {
+        Some(signal) => {
+            // The bit 0x80 of a wait status, wait(2).
+            let core_dumped = status.as_raw() & 0x80 != 0;
+            ExitStatus::Signaled {
+                signal,
+                core_dumped,
+            }
+        }
+        None => {
+            let code = status.exit_status().unwrap_or(0) & 0xff;
+            ExitStatus::Exited {
+                code: u8::try_from(code).unwrap_or(u8::MAX),
+            }
+        }
+    }
+}
+
+/// How many processes the kernel has killed for want of memory.
+fn oom_kills() -> u64 {
+    let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
