@@ -13,7 +13,10 @@ pub mod baseos;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod instance;
 pub mod kernel;
+pub mod log_file;
 pub mod paths;
+pub mod run;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,45 @@
+//! Instances: named runs of images, as users see them.
+//!
+//! ```text
+//! <state>/instances/
+//! ├── .lock                    held while a name is chosen
+//! ├── <id>/  0700
+//! │   ├── lock                 held by the owner from the creation to the very end
+//! │   ├── record.json spec.json plan.json machine.json started.json
+//! │   ├── output.log console.log      capped
+//! │   ├── scratch.raw          the writable half of the disk
+//! │   └── exit.json            written once, last, by rename
+//! └── .tmp-*                   being made or removed; nobody's once its lock is free
+//! ```
+//!
+//! The owner is the monitor of a detached instance, or the `run` in the foreground. It holds the lock
+//! through one open file description which it inherits, so there is no moment between two holders.
+//!
+//! The state is derived from what is there, and never stored:
+//!
+//! | `exit.json` | lock | `started.json` | state |
+//! |---|---|---|---|
+//! | yes | | | exited |
+//! | no | held | no | created |
+//! | no | held | yes | running |
+//! | no | free | | dead: a power cut, or somebody killed the owner |
+
+mod directory;
+mod error;
+mod name;
+mod process;
+mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use directory::{Instance, Instances, Owned};
+pub use error::{InstanceError, InstanceErrorKind};
+pub use name::{InstanceId, check_name};
+pub use process::{ProcessRef, boot_id};
+pub use record::{Ended, MASK, MachineRecord, NetworkRecord, Record, Started};
+pub use state::State;
+
+pub(crate) use directory::{RECORDS, write_json};
+pub(crate) use error::io;
+pub(crate) use record::FORMAT;

@@ -1,0 +1,38 @@
+//! The state of an instance.
+
+use super::record::{Ended, MachineRecord, Started};
+
+/// What an instance does, or how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is being started.
+    Created,
+    /// Its application runs.
+    Running {
+        /// Since when.
+        started: Started,
+        /// As which processes.
+        machine: Option<MachineRecord>,
+    },
+    /// It has ended.
+    Exited(Ended),
+    /// Its owner died without a word.
+    Dead,
+}
+
+impl State {
+    /// Docker's word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Running { .. } => "running",
+            State::Exited(_) => "exited",
+            State::Dead => "dead",
+        }
+    }
+
+    /// Whether an owner lives.
+    pub fn is_alive(&self) -> bool {
+        matches!(self, State::Created | State::Running { .. })
+    }
+}
