@@ -81,7 +81,7 @@ impl Work<'_> {
         }
         if inode.is_dir() {
             let (dir, at) = self.directory(self.options.dest.as_bytes())?;
-            return self.merge(from, one.id, dir, at);
+            return self.merge(from, one.id, dir, at, Vec::new());
         }
         let (dir, at, name) = self.file_place(self.options.dest, path::file_name(&one.path))?;
         self.put(dir, &at, &name, inode.clone())
@@ -102,13 +102,20 @@ impl Work<'_> {
             let meta = from.lookup(&source, Follow::All).map_or_else(|_| self.made_dir().meta, |id| from[id].meta.clone());
             (dir, at) = self.child_dir(dir, &at, name, Some(meta))?;
         }
-        self.merge(from, one.id, dir, at)
+        self.merge(from, one.id, dir, at, kept.to_vec())
     }
 
-    /// Copies what is in a directory into another one.
-    fn merge(&mut self, from: &Tree, source: InodeId, dir: InodeId, at: Vec<u8>) -> Result<(), CopyError> {
+    /// Copies what is in a directory into another one. `below` is the source's path as `--exclude` sees it.
+    fn merge(
+        &mut self,
+        from: &Tree,
+        source: InodeId,
+        dir: InodeId,
+        at: Vec<u8>,
+        below: Vec<u8>,
+    ) -> Result<(), CopyError> {
         let mut links: HashMap<InodeId, InodeId> = HashMap::new();
-        let mut todo = vec![(source, dir, at, Vec::new())];
+        let mut todo = vec![(source, dir, at, below)];
         while let Some((source, dir, at, below)) = todo.pop() {
             let Kind::Dir(children) = &from[source].kind else { continue };
             for (name, id) in children {
@@ -160,46 +167,68 @@ impl Work<'_> {
     /// Unpacks an archive into the destination, which is a directory whether or not it ends with a slash.
     fn unpack(&mut self, archive: &Layer) -> Result<(), CopyError> {
         let (_, base) = self.directory(self.options.dest.as_bytes())?;
+        // Links may stand before their target, also before a link that is their target.
+        let mut links = Vec::new();
         for entry in &archive.entries {
-            let target = path::join(&base, &entry.path);
-            if entry.path.is_empty() {
-                continue;
-            }
-            let failed = |error| CopyError::tree(format!("cannot unpack {}", path::escape(&entry.path)), error);
-            let (parent, at) = self.directory(path::parent(&target))?;
-            let name = path::file_name(&target).to_vec();
             match &entry.change {
-                Change::Node(inode) if inode.is_dir() => {
-                    let mut meta = inode.meta.clone();
-                    self.own(&mut meta);
-                    let existing = self.tree.child(parent, &name).filter(|id| self.tree[*id].is_dir());
-                    match existing {
-                        Some(id) => {
-                            *self.tree.meta_mut(id) = meta;
-                            self.touch(&path::join(&at, &name), id);
-                        }
-                        None => {
-                            let mut dir = Inode::dir(0);
-                            dir.meta = meta;
-                            let id = self.tree.replace(parent, &name, dir).map_err(failed)?;
-                            self.touch(&path::join(&at, &name), id);
-                        }
-                    }
-                }
-                Change::Node(inode) => {
-                    let mut inode = inode.clone();
-                    self.own(&mut inode.meta);
-                    let id = self.tree.replace(parent, &name, inode).map_err(failed)?;
-                    self.touch(&path::join(&at, &name), id);
-                }
-                Change::HardLink(first) => {
-                    let first = self.tree.lookup(&path::join(&base, first), Follow::ButLast).map_err(failed)?;
-                    self.link(parent, &at, &name, first)?;
-                }
+                // The destination itself stays as it is.
+                _ if entry.path.is_empty() => {}
+                Change::Node(inode) => self.unpack_node(&base, &entry.path, inode)?,
+                Change::HardLink(first) if self.unpack_link(&base, &entry.path, first)? => {}
+                Change::HardLink(first) => links.push((&entry.path, first)),
                 Change::Whiteout | Change::Opaque => {}
             }
         }
+        while !links.is_empty() {
+            let before = links.len();
+            let mut later = Vec::new();
+            for (path, first) in links {
+                if !self.unpack_link(&base, path, first)? {
+                    later.push((path, first));
+                }
+            }
+            if later.len() == before {
+                let (path, first) = (path::escape(later[0].0), path::escape(later[0].1));
+                let message = format!("cannot unpack /{path}: it is a hard link to /{first}, which does not exist");
+                return Err(CopyError::new(CopyErrorKind::Archive, message));
+            }
+            links = later;
+        }
         Ok(())
+    }
+
+    fn unpack_node(&mut self, base: &[u8], entry: &[u8], inode: &Inode) -> Result<(), CopyError> {
+        let failed = |error| CopyError::tree(format!("cannot unpack /{}", path::escape(entry)), error);
+        let (parent, at) = self.unpack_parent(base, entry)?;
+        let name = path::file_name(entry);
+        let mut inode = inode.clone();
+        self.own(&mut inode.meta);
+        let existing = self.tree.child(parent, name).filter(|id| inode.is_dir() && self.tree[*id].is_dir());
+        let id = match existing {
+            Some(id) => {
+                *self.tree.meta_mut(id) = inode.meta;
+                id
+            }
+            None => self.tree.replace(parent, name, inode).map_err(failed)?,
+        };
+        self.touch(&path::join(&at, name), id);
+        Ok(())
+    }
+
+    /// Makes a hard link; `false` when its target is not there (yet).
+    fn unpack_link(&mut self, base: &[u8], entry: &[u8], first: &[u8]) -> Result<bool, CopyError> {
+        let Ok(id) = self.tree.lookup(&path::join(base, first), Follow::ButLast) else { return Ok(false) };
+        let (parent, at) = self.unpack_parent(base, entry)?;
+        self.link(parent, &at, path::file_name(entry), id)?;
+        Ok(self.tree.get(id).is_some())
+    }
+
+    /// The directory of an archive's entry. What the archive does not have is made as any archive is unpacked: 0755,
+    /// whatever `--chmod` says.
+    fn unpack_parent(&mut self, base: &[u8], entry: &[u8]) -> Result<(InodeId, Vec<u8>), CopyError> {
+        let mut made = self.made_dir();
+        made.meta.mode = 0o755;
+        self.directory_as(&path::join(base, path::parent(entry)), &made)
     }
 
     /// Where a file goes: inside the destination if that is a directory or ends with a slash, else under its name.
@@ -224,6 +253,11 @@ impl Work<'_> {
 
     /// The directory at a path, made with its parents where it is missing.
     fn directory(&mut self, dest: &[u8]) -> Result<(InodeId, Vec<u8>), CopyError> {
+        let made = self.made_dir();
+        self.directory_as(dest, &made)
+    }
+
+    fn directory_as(&mut self, dest: &[u8], made: &Inode) -> Result<(InodeId, Vec<u8>), CopyError> {
         let failed = |error| CopyError::tree(format!("cannot copy to {}", path::escape(dest)), error);
         let place = self.tree.resolve(dest, Follow::All).map_err(failed)?;
         if let Some(id) = place.id {
@@ -239,7 +273,7 @@ impl Work<'_> {
         }
         let mut dir = place.dir;
         for name in &place.missing {
-            dir = self.tree.insert(dir, name, self.made_dir()).map_err(failed)?;
+            dir = self.tree.insert(dir, name, made.clone()).map_err(failed)?;
             path::push(&mut at, name);
             self.touch(&at, dir);
         }
@@ -350,8 +384,11 @@ impl Work<'_> {
         let mut first: HashMap<InodeId, Vec<u8>> = HashMap::new();
         for (components, id) in &self.touched {
             let here = components.join(&b'/');
-            // What a later source replaced is gone; its path is here again with the new inode.
-            let Some(inode) = self.tree.get(*id) else { continue };
+            // What a later source replaced or removed is not here any more.
+            if self.tree.find(&here) != Some(*id) {
+                continue;
+            }
+            let inode = &self.tree[*id];
             let change = match first.get(id) {
                 Some(target) => Change::HardLink(target.clone()),
                 None => {

@@ -7,7 +7,7 @@ use std::io;
 
 use firebuild_dockerfile::IgnorePatterns;
 use firebuild_rootfs::path;
-use firebuild_rootfs::tree::{Content, InodeId, Inode, Kind, Tree};
+use firebuild_rootfs::tree::{Content, Follow, Inode, InodeId, Kind, Tree};
 
 use super::{CopyError, Selected};
 use crate::key::KeyWriter;
@@ -25,6 +25,7 @@ pub fn digest(
     key: &mut KeyWriter,
     trees: &[&Tree],
     selected: &[Selected],
+    parents: bool,
     exclude: &IgnorePatterns,
     hash: &dyn Fn(usize, &Content) -> io::Result<[u8; 32]>,
 ) -> Result<(), CopyError> {
@@ -32,15 +33,24 @@ pub fn digest(
     for one in selected {
         let tree = trees[one.tree];
         key.bytes(&one.path).number(one.pivot as u64).flag(one.remote);
-        let mut todo: Vec<(Vec<u8>, InodeId)> = vec![(Vec::new(), one.id)];
+        // With `--parents`, `--exclude` is relative to the pivot, and the directories on the way come along.
+        let start = if parents { one.path[one.pivot..].to_vec() } else { Vec::new() };
+        if parents {
+            for end in one.path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at >= one.pivot).map(|(at, _)| at) {
+                if let Ok(id) = tree.lookup(&one.path[..end], Follow::All) {
+                    properties(key, &tree[id]);
+                }
+            }
+        }
+        let mut todo: Vec<(Vec<u8>, InodeId)> = vec![(start.clone(), one.id)];
         while let Some((below, id)) = todo.pop() {
             let inode = &tree[id];
-            let is_root = below.is_empty();
+            let is_root = below == start;
             let ignored = !is_root && exclude.is_ignored(&below);
             if !ignored {
                 key.bytes(&below);
-                add(key, inode, is_root, &|content| hash(one.tree, content))
-                    .map_err(|error| CopyError::content(&path::join(&one.path, &below), error))?;
+                add(key, inode, is_root && !parents, &|content| hash(one.tree, content))
+                    .map_err(|error| CopyError::content(&path::join(&one.path[..if parents { one.pivot } else { one.path.len() }], &below), error))?;
             }
             if let Kind::Dir(children) = &inode.kind
                 && !(ignored && exclude.skips_below(&below))
@@ -63,12 +73,7 @@ fn add(
     key.text(inode.kind.word());
     // The root of a copied directory gives its contents, not itself.
     if !(is_root && inode.is_dir()) {
-        key.number(u64::from(inode.meta.mode)).number(u64::from(inode.meta.uid)).number(u64::from(inode.meta.gid));
-        for (name, value) in &inode.meta.xattrs {
-            if **name == *CAPABILITY || !MACHINE_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
-                key.bytes(name).bytes(value);
-            }
-        }
+        properties(key, inode);
     }
     match &inode.kind {
         Kind::File(content) => {
@@ -83,4 +88,13 @@ fn add(
         Kind::Dir(_) | Kind::Fifo | Kind::Socket => {}
     }
     Ok(())
+}
+
+fn properties(key: &mut KeyWriter, inode: &Inode) {
+    key.number(u64::from(inode.meta.mode)).number(u64::from(inode.meta.uid)).number(u64::from(inode.meta.gid));
+    for (name, value) in &inode.meta.xattrs {
+        if **name == *CAPABILITY || !MACHINE_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
+            key.bytes(name).bytes(value);
+        }
+    }
 }

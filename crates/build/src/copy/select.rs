@@ -2,13 +2,17 @@
 //!
 //! - A source path is taken from the root of its tree; `..` cannot leave it; a trailing slash means nothing.
 //! - Wildcards are matched component by component (Go's `filepath.Match`); one that matches nothing is no error, a plain
-//!   path that is not there is one.
+//!   path that is not there is one. From the first wildcard on, links to directories are not entered.
 //! - A source that is itself a symbolic link is followed inside its tree; links below a copied directory are not.
-//! - With `--parents` `**` matches any number of components, and the part of the path after the pivot `/./` is kept.
+//! - With `--parents` the source is everything below the pivot `/./` (without one: below the root), seen through a
+//!   pattern: what matches keeps its path after the pivot, `**` matches any number of components, links stay links, and
+//!   `--exclude` is relative to the pivot.
+
+use std::collections::HashSet;
 
 use firebuild_dockerfile::{IgnorePatterns, glob_match, has_wildcard};
 use firebuild_rootfs::path;
-use firebuild_rootfs::tree::{Follow, InodeId, Kind, Tree};
+use firebuild_rootfs::tree::{Follow, InodeId, Tree};
 
 use super::{CopyError, CopyErrorKind};
 
@@ -17,7 +21,7 @@ use super::{CopyError, CopyErrorKind};
 pub struct Selected {
     /// Position of the source tree in what the caller gave.
     pub tree: usize,
-    /// The inode, links followed.
+    /// The inode; a link at the end of the path is followed, except with `--parents`.
     pub id: InodeId,
     /// The path as it was matched, clean: what names the copy. Empty for the root.
     pub path: Vec<u8>,
@@ -52,25 +56,29 @@ pub fn select(
     let clean = path::clean_rooted(pattern.as_bytes())
         .map_err(|error| CopyError::caused(CopyErrorKind::Pattern, format!("cannot use the source {:?}", selection.pattern), error))?;
     let clean = String::from_utf8_lossy(&clean).into_owned();
-    let paths = if has_wildcard(&clean) {
-        expand(tree, &clean, parents)?
-            .into_iter()
-            .filter(|path| !exclude.is_ignored(path::file_name(path)))
-            .collect()
-    } else {
-        vec![clean.clone().into_bytes()]
-    };
+    let paths = if has_wildcard(&clean) { expand(tree, &clean, parents)? } else { vec![clean.into_bytes()] };
     let mut selected = Vec::with_capacity(paths.len());
     for path in paths {
-        let id = tree.lookup(&path, Follow::All).map_err(|error| {
+        // The pivot counts components, because a wildcard before it may have matched names of any length.
+        let pivot = component_offset(&path, pivot);
+        let relative = if parents { &path[pivot..] } else { path::file_name(&path) };
+        // What is named without a wildcard is wanted, whatever is excluded below it.
+        if (parents || has_wildcard(&pattern)) && exclude.is_ignored(relative) && !reaches_below(exclude, relative) {
+            continue;
+        }
+        let follow = if parents { Follow::ButLast } else { Follow::All };
+        let id = tree.lookup(&path, follow).map_err(|error| {
             let shown = path::escape(&path);
             CopyError::caused(CopyErrorKind::NotFound, format!("\"/{shown}\" not found"), error)
         })?;
-        // The pivot counts components, because a wildcard before it may have matched names of any length.
-        let kept_from = component_offset(&path, pivot);
-        selected.push(Selected { tree: selection.tree, id, path, pivot: kept_from, remote: selection.remote });
+        selected.push(Selected { tree: selection.tree, id, path, pivot, remote: selection.remote });
     }
     Ok(selected)
+}
+
+/// Whether an exception may match something below an excluded path.
+fn reaches_below(exclude: &IgnorePatterns, path: &[u8]) -> bool {
+    exclude.has_exceptions() && !exclude.skips_below(path)
 }
 
 /// Splits `a/./b` into the whole path and the number of components before the pivot.
@@ -92,52 +100,45 @@ fn component_offset(path: &[u8], number: usize) -> usize {
     slashes.nth(number - 1).unwrap_or(path.len())
 }
 
-/// All paths that a pattern matches, in byte order.
+/// All paths that a pattern matches, in the order of a walk.
 fn expand(tree: &Tree, pattern: &str, any_depth: bool) -> Result<Vec<Vec<u8>>, CopyError> {
     let components: Vec<&str> = pattern.split('/').collect();
     for component in &components {
         glob_match(component, b"").map_err(|error| CopyError::pattern(pattern, error))?;
     }
-    let mut found = std::collections::BTreeSet::new();
-    let mut todo: Vec<(Vec<u8>, usize)> = vec![(Vec::new(), 0)];
-    while let Some((at, index)) = todo.pop() {
+    let plain = components.iter().take_while(|component| !has_wildcard(component)).count();
+    let base = components[..plain].join("/").into_bytes();
+    let Ok(start) = tree.lookup(&base, Follow::All) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    // Two `**` lead to the same place in many ways; each is gone once.
+    let mut seen: HashSet<(Vec<u8>, usize)> = HashSet::new();
+    let mut todo = vec![(base, start, plain)];
+    while let Some((at, id, index)) = todo.pop() {
+        if !seen.insert((at.clone(), index)) {
+            continue;
+        }
         let Some(component) = components.get(index) else {
-            found.insert(at);
+            found.push(at);
             continue;
         };
-        if any_depth && *component == "**" {
-            // Nothing, or one directory more and the same again.
-            todo.push((at.clone(), index + 1));
-            for (name, _) in children(tree, &at, Follow::ButLast) {
-                todo.push((path::join(&at, name), index));
+        let Some(children) = tree[id].children() else { continue };
+        let deep = any_depth && *component == "**";
+        let last = index + 1 == components.len();
+        // Backwards, so that they are taken in order.
+        for (name, child) in children.iter().rev() {
+            if deep {
+                // `**` at the end means all that is here, each with what is below it.
+                todo.push((path::join(&at, name), *child, if last { index + 1 } else { index }));
+            } else if glob_match(component, name).map_err(|error| CopyError::pattern(pattern, error))? {
+                todo.push((path::join(&at, name), *child, index + 1));
             }
-            continue;
         }
-        if !has_wildcard(component) {
-            let next = path::join(&at, component.as_bytes());
-            if tree.lookup(&next, Follow::ButLast).is_ok() {
-                todo.push((next, index + 1));
-            }
-            continue;
-        }
-        for (name, _) in children(tree, &at, Follow::All) {
-            if glob_match(component, name).map_err(|error| CopyError::pattern(pattern, error))? {
-                todo.push((path::join(&at, name), index + 1));
-            }
+        if deep && !last {
+            todo.push((at, id, index + 1));
         }
     }
-    // `a/**` means what is below `a`, not `a` once more.
-    if any_depth && pattern.ends_with("**") {
-        let base = pattern.trim_end_matches("**").trim_end_matches('/').as_bytes().to_vec();
-        found.remove(&base);
-    }
-    Ok(found.into_iter().collect())
-}
-
-fn children<'t>(tree: &'t Tree, path: &[u8], follow: Follow) -> impl Iterator<Item = (&'t [u8], InodeId)> {
-    let map = tree.lookup(path, follow).ok().and_then(|id| match &tree[id].kind {
-        Kind::Dir(children) => Some(children),
-        _ => None,
-    });
-    map.into_iter().flatten().map(|(name, id)| (&**name, *id))
+    // A path that was reached in two ways is meant once.
+    let mut once = HashSet::new();
+    found.retain(|path| once.insert(path.clone()));
+    Ok(found)
 }

@@ -88,7 +88,7 @@ impl Solver<'_> {
             Some(files) => files.hash(content),
             None => context::hash(&StoreContents::new(self.store).open(content)?, content.size),
         };
-        copy::digest(&mut key, &trees, selected, exclude, &hash).map_err(failed)?;
+        copy::digest(&mut key, &trees, selected, copy.parents, exclude, &hash).map_err(failed)?;
         Ok(key.finish())
     }
 
