@@ -1,0 +1,9 @@
+//! Machines that really boot: QEMU under TCG, the distribution's kernel, and a guest of busybox whose words on the channel
+//! are written by the test. Needs `qemu-system-x86_64`, `busybox`, `dpkg-deb` and `FIREBUILD_TEST_KERNEL_DEB`; skips
+//! loudly without them.
+
+mod boot;
+mod harness;
+mod hostile;
+mod network;
+mod owner;
