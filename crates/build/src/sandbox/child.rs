@@ -84,10 +84,7 @@ fn begin(link: &Link) -> Result<()> {
     firebuild_sys::rlimit::raise_open_files().map_err(host("cannot raise the limit of open files"))?;
     match start.job {
         Job::Hold => hold(link),
-        Job::Unpack(job) => {
-            files::unpack(link, &job, start.scope)?;
-            done(link)
-        }
+        Job::Unpack(job) => files::unpack(link, &job, start.scope),
         Job::Remove(paths) => {
             for path in &paths {
                 remove::tree(path)

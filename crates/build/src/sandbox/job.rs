@@ -117,10 +117,12 @@ pub(super) enum Reply {
     Namespace,
     /// The job is done.
     Done,
+    /// The files are made, but for these (see [`super::skipped`]).
+    Unpacked { skipped: String },
     /// The step's program has ended, and with it every process that it left.
     Exited { status: Status },
-    /// After a successful step and the frames of what it changed: what could not be kept, one line each.
-    Captured { notices: Vec<String> },
+    /// After a successful step and the frames of what is in its upper directory.
+    Captured,
     /// Descriptors of the files that were asked for, in that order.
     Files,
 }

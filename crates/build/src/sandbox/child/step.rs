@@ -1,0 +1,345 @@
+//! One step from its root to its end, and what it left.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use firebuild_sys::namespace::{self, Namespaces};
+use firebuild_sys::process::{self, Exit, Fork};
+use firebuild_sys::{net, pidfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use super::place::{self, Stub};
+use super::{Result, files, program, remove, root};
+use crate::sandbox::job::{
+    Failure, FailureKind, MOUNTPOINT, MountJobKind, Reply, Scope, Status, StepJob, UPPER, WORK,
+};
+use crate::sandbox::wire::Link;
+
+fn host<E: std::error::Error>(message: &'static str) -> impl FnOnce(E) -> Failure {
+    Failure::because(FailureKind::Host, message)
+}
+
+/// What the step's process says before it becomes the step's program.
+#[derive(Debug, Serialize, Deserialize)]
+enum Report {
+    /// Everything is set up; these places were made for mounts.
+    Ready(Vec<Stub>),
+    Failed(Failure),
+}
+
+/// Runs the step, tells how it ended and what it changed, and leaves nothing but its upper directory, if that.
+pub(super) fn run(link: &Link, job: &StepJob, scope: Scope) -> Result<()> {
+    let directory = &job.root.directory;
+    let result = run_and_capture(link, job, scope);
+    let leftovers: Vec<_> = match result {
+        Ok(true) => [MOUNTPOINT, WORK].iter().map(|name| directory.join(name)).collect(),
+        Ok(false) | Err(_) => vec![directory.clone()],
+    };
+    let mounts = job.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountJobKind::Bind { directory, .. } => Some(directory.clone()),
+        _ => None,
+    });
+    for path in mounts.chain(leftovers) {
+        remove::tree(&path)
+            .map_err(Failure::because(FailureKind::Host, format!("cannot remove {}", path.display())))?;
+    }
+    result?;
+    super::done(link)
+}
+
+/// Gives whether there is an upper directory to keep.
+fn run_and_capture(link: &Link, job: &StepJob, scope: Scope) -> Result<bool> {
+    prepare(job)?;
+    let (status, stubs) = execute(link, job, scope)?;
+    let ended = match status {
+        Exit::Code(code) => Status::Code(code),
+        Exit::Signal(signal) => Status::Signal(signal),
+    };
+    link.say(&Reply::Exited { status: ended }, &[])
+        .map_err(Failure::because(FailureKind::Cancelled, "nobody waits for the step"))?;
+    if status != Exit::Code(0) {
+        return Ok(false);
+    }
+    let upper = job.root.directory.join(UPPER);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let upper = rustix::fs::open(&upper, flags, Mode::empty())
+        .map_err(Failure::because(FailureKind::Layer, "cannot open what the step has changed"))?;
+    place::remove_stubs(upper.as_fd(), &stubs);
+    files::capture(link, &upper)?;
+    Ok(true)
+}
+
+/// Makes the directories of an overlay. The root of the new file system has the properties of the one below.
+fn prepare(job: &StepJob) -> Result<()> {
+    let make = |path: &Path, mode: u32| match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(Failure::caused(FailureKind::Host, format!("cannot make {}", path.display()), &error)),
+    };
+    let directory = &job.root.directory;
+    make(&directory.join(MOUNTPOINT), 0o700)?;
+    if !job.root.copy {
+        make(&directory.join(WORK), 0o700)?;
+        let upper = directory.join(UPPER);
+        make(&upper, 0o755)?;
+        if let Some(below) = job.root.lowers.last() {
+            like(&upper, below).map_err(host("cannot give the step's root the properties of its base"))?;
+        }
+    }
+    for mount in &job.mounts {
+        if let MountJobKind::Bind { directory, .. } = &mount.kind {
+            make(directory, 0o700)?;
+            make(&directory.join(MOUNTPOINT), 0o700)?;
+            make(&directory.join(WORK), 0o700)?;
+            make(&directory.join(UPPER), 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a directory the owner, mode, attributes and time of another one.
+fn like(directory: &Path, model: &Path) -> rustix::io::Result<()> {
+    use rustix::fs::{Gid, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (to, from) = (rustix::fs::open(directory, flags, Mode::empty())?, rustix::fs::open(model, flags, Mode::empty())?);
+    let stat = rustix::fs::fstat(&from)?;
+    fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let mut names = vec![0u8; 64 << 10];
+    let length = rustix::fs::flistxattr(&from, &mut names).unwrap_or(0);
+    let mut value = vec![0u8; 64 << 10];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        if let Ok(length) = rustix::fs::fgetxattr(&from, name, &mut value) {
+            // Labels of the host's policy cannot be set, and need not be.
+            let _ = rustix::fs::fsetxattr(&to, name, &value[..length], rustix::fs::XattrFlags::empty());
+        }
+    }
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    futimens(&to, &Timestamps { last_access: time, last_modification: time })
+}
+
+/// The pipes between the job process, the guardian and the step.
+struct Pipes {
+    /// A [`Report`], then the end.
+    report: (OwnedFd, OwnedFd),
+    /// How the step ended, from the guardian.
+    status: (OwnedFd, OwnedFd),
+    /// Nothing is ever written: its end says that the job process is gone.
+    alive: (OwnedFd, OwnedFd),
+}
+
+/// Starts the step and waits for its end.
+fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(host("cannot make a pipe"));
+    let pipes = Pipes { report: pipe()?, status: pipe()?, alive: pipe()? };
+    namespace::unshare(Namespaces::PID).map_err(host("cannot make a pid namespace"))?;
+    let guardian = match process::fork().map_err(host("cannot fork"))? {
+        Fork::Child => guard(pipes, job, scope),
+        Fork::Parent(guardian) => guardian,
+    };
+    let Pipes { report: (report, report_end), status: (status, status_end), alive: (_, _alive) } = pipes;
+    drop((report_end, status_end));
+    let guardian = Guardian::new(guardian)?;
+    // The step's output ends when the step has ended, not when we do.
+    silence()?;
+
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        wait_for(link, &report)?;
+        match rustix::io::read(&report, &mut buffer) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(host("cannot hear the step")(error)),
+        }
+    }
+    wait_for(link, &guardian.pidfd)?;
+    guardian.reap()?;
+    let stubs = match serde_json::from_slice(&text) {
+        Ok(Report::Ready(stubs)) => stubs,
+        Ok(Report::Failed(failure)) => return Err(failure),
+        Err(_) => return Err(Failure::new(FailureKind::Host, "the step's process was killed before it began")),
+    };
+    let mut word = [0; 8];
+    let count = rustix::io::read(&status, &mut word).map_err(host("cannot hear how the step ended"))?;
+    if count < word.len() {
+        return Err(Failure::new(FailureKind::Host, "the step's guardian was killed"));
+    }
+    Ok((decode(word), stubs))
+}
+
+fn encode(exit: Exit) -> [u8; 8] {
+    let (kind, value) = match exit {
+        Exit::Code(code) => (0i32, code),
+        Exit::Signal(signal) => (1, signal),
+    };
+    let mut word = [0; 8];
+    word[..4].copy_from_slice(&kind.to_ne_bytes());
+    word[4..].copy_from_slice(&value.to_ne_bytes());
+    word
+}
+
+fn decode(word: [u8; 8]) -> Exit {
+    let [a, b, c, d, e, f, g, h] = word;
+    let value = i32::from_ne_bytes([e, f, g, h]);
+    if i32::from_ne_bytes([a, b, c, d]) == 0 { Exit::Code(value) } else { Exit::Signal(value) }
+}
+
+/// Process 1 of the namespace that holds everything which a step starts.
+struct Guardian {
+    pid: Pid,
+    pidfd: OwnedFd,
+    reaped: std::cell::Cell<bool>,
+}
+
+impl Guardian {
+    fn new(pid: Pid) -> Result<Self> {
+        match pidfd::open(pid) {
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false.into() }),
+            Err(error) => {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                let _ = process::wait(pid);
+                Err(host("cannot watch the step")(error))
+            }
+        }
+    }
+
+    fn reap(&self) -> Result<()> {
+        self.reaped.set(true);
+        process::wait(self.pid).map(drop).map_err(host("cannot wait for the step"))
+    }
+}
+
+impl Drop for Guardian {
+    /// Whatever way the job ends, nothing of the step outlives it.
+    fn drop(&mut self) {
+        if !self.reaped.get() {
+            let _ = pidfd::signal(&self.pidfd, Signal::KILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// Waits until there is something to read, unless the parent gives up before.
+fn wait_for(link: &Link, what: &OwnedFd) -> Result<()> {
+    loop {
+        let mut fds = [PollFd::new(what, PollFlags::IN), PollFd::new(link, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(host("cannot wait for the step")(error)),
+        }
+        // While a step runs the parent says nothing; what is there to read is the end.
+        if !fds[1].revents().is_empty() {
+            return Err(Failure::new(FailureKind::Cancelled, "the step was stopped"));
+        }
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets go of the step's output streams.
+fn silence() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(host("cannot open /dev/null"))?;
+    rustix::stdio::dup2_stdout(&null).map_err(host("cannot let go of the step's output"))?;
+    rustix::stdio::dup2_stderr(&null).map_err(host("cannot let go of the step's output"))
+}
+
+/// The guardian: makes the step's namespaces, starts the step, waits for it. When it ends, all processes below end.
+fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
+    let Pipes { report: (_, report), status: (_, status), alive: (alive, alive_end) } = pipes;
+    drop(alive_end);
+    // The parent is in another pid namespace and has no number here, alive or not.
+    if process::die_with_parent(None).is_err() || is_ended(&alive) {
+        process::leave(1);
+    }
+    let started = (|| {
+        let mut namespaces = Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
+        if job.own_network {
+            namespaces = namespaces | Namespaces::NET;
+        }
+        namespace::unshare(namespaces).map_err(host("cannot make the step's namespaces"))?;
+        process::fork().map_err(host("cannot fork"))
+    })();
+    match started {
+        Ok(Fork::Child) => {
+            drop((status, alive));
+            become_step(report, job, scope)
+        }
+        Ok(Fork::Parent(step)) => {
+            drop(report);
+            if let Ok(exit) = process::wait(step) {
+                let _ = rustix::io::write(&status, &encode(exit));
+            }
+            process::leave(0)
+        }
+        Err(failure) => {
+            tell(&report, &Report::Failed(failure));
+            process::leave(1)
+        }
+    }
+}
+
+fn is_ended(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&zero)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+fn tell(report: &OwnedFd, message: &Report) {
+    let text = serde_json::to_vec(message).unwrap_or_default();
+    let mut rest = text.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::write(report, rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The step's own process: builds the root, enters it, becomes the step's user, and executes its program.
+fn become_step(report: OwnedFd, job: &StepJob, scope: Scope) -> ! {
+    let ready = (|| {
+        // When memory runs out, the step goes before the builder does.
+        let _ = fs_err::write("/proc/self/oom_score_adj", "500");
+        if job.own_network {
+            net::link_up("lo").map_err(host("cannot bring up the step's loopback"))?;
+        }
+        let root = root::build(job, scope)?;
+        let program = program::prepare(job, &root, scope)?;
+        Ok((program, root))
+    })();
+    match ready {
+        Ok((program, root)) => {
+            tell(&report, &Report::Ready(root.stubs));
+            drop((report, root.fd));
+            process::leave(program::execute(&program))
+        }
+        Err(failure) => {
+            tell(&report, &Report::Failed(failure));
+            process::leave(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, encode};
+    use firebuild_sys::process::Exit;
+
+    #[test]
+    fn a_status_survives_the_pipe() {
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(9)] {
+            assert_eq!(decode(encode(exit)), exit);
+        }
+    }
+}

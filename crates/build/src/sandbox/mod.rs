@@ -1,0 +1,324 @@
+//! The default executor: RUN in namespaces, as root or as an ordinary user, with no runtime and no daemon.
+//!
+//! ```text
+//!  Chain ──tree, snapshot_layer──▶ snapshots (one directory per layer, made once)      snapshots
+//!                                      │ lower directories of an overlay
+//!  Step ──job, over a socket──▶ inner half: namespaces, mounts, user, filter, exec     child
+//!                                      │ upper directory, walked
+//!  Layer ◀──upper_layer, store_layer── difference to the tree that the step was given  capture
+//! ```
+//!
+//! - One process per step does everything that needs the step's ids; this side decides, reads no foreign directory by
+//!   itself in a user namespace, and writes the store.
+//! - An ordinary user's build works in one user namespace, made for the first step and kept by descriptor
+//!   ([`userns`]). Without ranges of ids one id is mapped; what that cannot hold stays in the tree.
+//! - The upper directory of a successful step becomes the snapshot of its layer, so nothing is unpacked twice.
+//! - Where overlayfs cannot be mounted, a step runs on a complete copy. That is slower and said once.
+//! - Whatever ends the builder ends everything that a step has started (see [`child`]).
+
+mod capture;
+mod child;
+mod codec;
+mod job;
+mod process;
+mod skipped;
+mod snapshots;
+mod userns;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use firebuild_store::Store;
+
+pub use child::child_main;
+
+use crate::cancel::Cancel;
+use crate::chain::Chain;
+use crate::event::Stream;
+use crate::exec::{ExecError, ExecErrorKind, Executed, Executor, Exit, Step, StepMount, StepMountKind};
+use crate::graph::{NetworkMode, SecurityMode};
+use job::{Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Status, StepJob, UPPER};
+use process::Running;
+use snapshots::Snapshots;
+use userns::Namespace;
+
+/// The host name of a step that has none, the one that BuildKit gives.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// How much of the host's `resolv.conf` a step is given.
+const MAX_RESOLV_CONF: u64 = 64 << 10;
+
+/// The executor. One for a build; threads share it.
+#[derive(Debug)]
+pub struct Sandbox<'a> {
+    store: &'a Store,
+    program: PathBuf,
+    /// Made for the first step, so that a build which executes nothing pays nothing.
+    namespace: OnceLock<Namespace>,
+    making: Mutex<()>,
+    without_overlay: AtomicBool,
+    notices: Mutex<Vec<String>>,
+}
+
+impl<'a> Sandbox<'a> {
+    /// An executor that keeps its snapshots in `store`.
+    ///
+    /// The inner half is this very program: its `main` has to begin with [`child_main`].
+    #[must_use]
+    pub fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            program: PathBuf::from("/proc/self/exe"),
+            namespace: OnceLock::new(),
+            making: Mutex::new(()),
+            without_overlay: AtomicBool::new(false),
+            notices: Mutex::default(),
+        }
+    }
+
+    /// Lets every step run on a complete copy, as where overlayfs cannot be mounted.
+    #[must_use]
+    pub fn without_overlay(self) -> Self {
+        self.without_overlay.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Removes trees that may hold files of any id that a step could have made.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove(&self, paths: &[PathBuf]) -> Result<(), ExecError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut running = self.start(Job::Remove(paths.to_vec()), false)?;
+        running.expect_done()?;
+        running.finish()
+    }
+
+    /// The user namespace, or that there is none.
+    fn namespace(&self) -> Result<&Namespace, ExecError> {
+        if let Some(namespace) = self.namespace.get() {
+            return Ok(namespace);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.namespace.get().is_none() {
+            let namespace = Namespace::make(&self.program)?;
+            let _ = self.namespace.set(namespace);
+        }
+        Ok(self.namespace.get().expect("set just above, and never taken away"))
+    }
+
+    fn start(&self, job: Job, with_output: bool) -> Result<Running, ExecError> {
+        let namespace = self.namespace()?;
+        Running::start(&self.program, job, namespace.scope, namespace.fd.as_ref(), with_output)
+    }
+
+    fn notice(&self, text: impl Into<String>) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.namespace.get().and_then(|namespace| namespace.hint.clone())
+    }
+}
+
+impl Executor for Sandbox<'_> {
+    fn run(
+        &self,
+        base: &Arc<Chain>,
+        step: &Step,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<Executed, ExecError> {
+        let copy = self.without_overlay.load(Ordering::Relaxed);
+        match self.attempt(base, step, output, cancel, copy) {
+            Err(Attempt::NoOverlay(error)) if !copy => {
+                if !self.without_overlay.swap(true, Ordering::Relaxed) {
+                    let why = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
+                    self.notice(format!("overlayfs cannot be mounted here{why}: each step runs on a complete copy"));
+                }
+                self.attempt(base, step, output, cancel, true).map_err(Attempt::into_error)
+            }
+            result => result.map_err(Attempt::into_error),
+        }
+    }
+}
+
+/// Why an attempt to run a step ended.
+enum Attempt {
+    /// The overlay could not be mounted; nothing of the step has run.
+    NoOverlay(ExecError),
+    Failed(ExecError),
+}
+
+impl From<ExecError> for Attempt {
+    fn from(error: ExecError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Attempt {
+    fn into_error(self) -> ExecError {
+        match self {
+            Self::NoOverlay(error) | Self::Failed(error) => error,
+        }
+    }
+
+    fn of(failure: Failure, hint: Option<String>) -> Self {
+        let no_overlay = failure.kind == FailureKind::NoOverlay;
+        let error = process::error(failure, hint);
+        if no_overlay { Self::NoOverlay(error) } else { Self::Failed(error) }
+    }
+}
+
+impl Sandbox<'_> {
+    fn attempt(
+        &self,
+        base: &Arc<Chain>,
+        step: &Step,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+        copy: bool,
+    ) -> Result<Executed, Attempt> {
+        let snapshots = Snapshots::new(self, cancel);
+        let tree = snapshots.tree(base)?;
+        let active = self.store.prepare_snapshot().map_err(|error| {
+            ExecError::caused(ExecErrorKind::Host, "cannot make a directory for the step", error)
+        })?;
+        let mut guard = Leftover { sandbox: self, path: Some(active.path().to_owned()) };
+        // What could not be shown to the step counts as unchanged, whichever way it was made.
+        let (lowers, skipped) = if copy {
+            (Vec::new(), snapshots.copy(&tree, &active.path().join(UPPER))?)
+        } else {
+            snapshots.chain(base)?
+        };
+        let root = RootJob { lowers, directory: active.path().to_owned(), copy };
+        let job = self.step_job(step, root, &snapshots)?;
+        let mut running = self.start(Job::Step(Box::new(job)), true)?;
+        let status = match running.pump(output, cancel)? {
+            Ok(status) => status,
+            Err(failure) => {
+                guard.path = running.end().is_err().then_some(guard.path.take()).flatten();
+                return Err(Attempt::of(failure, self.hint()));
+            }
+        };
+        let status = match status {
+            Status::Code(code) => Exit::Code(code),
+            Status::Signal(signal) => Exit::Signal(signal),
+        };
+        if status != Exit::Code(0) {
+            running.expect_done()?;
+            running.finish()?;
+            guard.path = None;
+            return Ok(Executed { status, layer: None, notices: self.take_notices(), hint: self.hint() });
+        }
+
+        let layer = capture::layer(self, &mut running, &tree, &skipped, &active.path().join(UPPER), copy)?;
+        running.expect_done()?;
+        running.finish()?;
+        if !copy {
+            guard.path = snapshots.adopt(active.path(), base, layer.diff_id);
+        }
+        Ok(Executed { status, layer: Some(layer), notices: self.take_notices(), hint: None })
+    }
+
+    fn step_job(&self, step: &Step, root: RootJob, snapshots: &Snapshots<'_>) -> Result<StepJob, ExecError> {
+        let directory = root.directory.clone();
+        let mut mounts = Vec::new();
+        for (number, mount) in step.mounts.iter().enumerate() {
+            let kind = mount_kind(mount, &directory.join(format!("mount-{number}")), snapshots)?;
+            mounts.push(MountJob { target: mount.target.clone(), read_only: mount.read_only, kind });
+        }
+        let hostname = if step.hostname.is_empty() { HOSTNAME.to_owned() } else { step.hostname.clone() };
+        Ok(StepJob {
+            root,
+            argv: step.argv.clone(),
+            env: step.env.clone(),
+            cwd: step.cwd.clone(),
+            user: step.user.clone(),
+            hosts: hosts(&hostname, &step.extra_hosts),
+            hostname,
+            resolv_conf: resolv_conf(),
+            own_network: step.network == NetworkMode::None,
+            insecure: step.security == SecurityMode::Insecure,
+            mounts,
+            files: step.files.iter().map(|file| (file.path.clone(), file.data.clone(), file.mode)).collect(),
+        })
+    }
+}
+
+fn mount_kind(mount: &StepMount, directory: &Path, snapshots: &Snapshots<'_>) -> Result<MountJobKind, ExecError> {
+    Ok(match &mount.kind {
+        StepMountKind::Bind { chain, source } => MountJobKind::Bind {
+            lowers: snapshots.chain(chain)?.0,
+            source: source.clone(),
+            directory: directory.to_owned(),
+        },
+        StepMountKind::Cache { directory, seed, mode, uid, gid } => {
+            let path = directory.join(UPPER);
+            if let Some((chain, source)) = seed {
+                snapshots.seed(chain, source, directory)?;
+            }
+            MountJobKind::Directory { path, mode: *mode, uid: *uid, gid: *gid }
+        }
+        StepMountKind::Tmpfs { size } => MountJobKind::Tmpfs { size: *size },
+        StepMountKind::Secret { data, mode, uid, gid } => {
+            MountJobKind::File { data: data.clone(), mode: *mode, uid: *uid, gid: *gid }
+        }
+        StepMountKind::Ssh { socket, .. } => MountJobKind::Socket { path: socket.clone() },
+    })
+}
+
+/// `/etc/hosts` of a step.
+fn hosts(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (address, names) in extra {
+        text.push_str(&format!("{address}\t{names}\n"));
+    }
+    text.into_bytes()
+}
+
+/// The host's `/etc/resolv.conf`, since the step uses the host's network.
+fn resolv_conf() -> Vec<u8> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs_err::File::open("/etc/resolv.conf") {
+        // What cannot be read is as if it was not there; a step without names says so itself.
+        let _ = file.take(MAX_RESOLV_CONF).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+/// A directory that is removed unless somebody else has seen to it.
+struct Leftover<'a> {
+    sandbox: &'a Sandbox<'a>,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Leftover<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            // What stays is removed with the session that it belongs to.
+            let _ = self.sandbox.remove(&[path]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hosts;
+
+    #[test]
+    fn hosts_are_those_of_other_builders() {
+        let text = hosts("box", &[("10.0.0.1".into(), "db db.local".into())]);
+        let expected = "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.1\tdb db.local\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    }
+}

@@ -1,0 +1,277 @@
+//! Chains as directories.
+//!
+//! Each layer of a chain is a directory that holds what the layer changes, in the form that overlayfs reads. It is
+//! computed from trees, not from the archive: the difference between the tree below and the tree above, with every
+//! directory on the way, so that whatever an archive may say, the overlay shows exactly the tree. Its name comes from the
+//! chain that it completes, and in a user namespace from the maps as well.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use firebuild_oci::Digest;
+use firebuild_rootfs::diff::snapshot_layer;
+use firebuild_rootfs::layer::{Change, Entry, Layer};
+use firebuild_rootfs::tree::{Follow, Inode, InodeId, Tree};
+use firebuild_rootfs::unpack::Skipped;
+use firebuild_store::StoreError;
+
+use super::job::{Job, Reply, UPPER, UnpackJob};
+use super::{Sandbox, codec, skipped};
+use crate::cancel::Cancel;
+use crate::chain::{Chain, ChainLayer};
+use crate::content::read_layer;
+use crate::exec::{ExecError, ExecErrorKind};
+
+/// Beside a snapshot's files: what of them could not be made.
+const SKIPPED: &str = "skipped";
+
+/// Longer chains are made flat up to a multiple of half of this. Overlayfs takes 500 layers, with `mount(2)` some 200.
+const MAX_LOWERS: usize = 128;
+
+fn base(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExecError {
+    ExecError::caused(ExecErrorKind::Base, context, source)
+}
+
+/// The snapshots that one step needs.
+pub(super) struct Snapshots<'a> {
+    sandbox: &'a Sandbox<'a>,
+    cancel: &'a Cancel,
+}
+
+impl<'a> Snapshots<'a> {
+    pub(super) fn new(sandbox: &'a Sandbox<'a>, cancel: &'a Cancel) -> Self {
+        Self { sandbox, cancel }
+    }
+
+    /// The tree of a chain.
+    pub(super) fn tree(&self, chain: &Chain) -> Result<Arc<Tree>, ExecError> {
+        chain.tree(self.sandbox.store).map_err(|error| base("cannot read the layers below the step", error))
+    }
+
+    /// The lower directories that show a chain, lowest first, and what they lack. Those that are missing are made.
+    pub(super) fn chain(&self, chain: &Arc<Chain>) -> Result<(Vec<PathBuf>, Skipped), ExecError> {
+        let layers = chain.layers();
+        let ids = ids(&layers);
+        let flat = if layers.len() > MAX_LOWERS { (layers.len() - 1) / (MAX_LOWERS / 2) * (MAX_LOWERS / 2) } else { 0 };
+        // Which prefixes of the chain a directory completes. The empty chain is one, too: an empty directory.
+        let stops: Vec<usize> = if flat > 0 {
+            (flat..=layers.len()).collect()
+        } else if layers.is_empty() {
+            vec![0]
+        } else {
+            (1..=layers.len()).collect()
+        };
+        let names: Vec<Digest> =
+            stops.iter().map(|stop| self.name(&ids[*stop], flat > 0 && *stop == flat)).collect::<Result<_, _>>()?;
+        self.make_missing(chain, &layers, &stops, &names)?;
+
+        let mut lacking = Skipped::default();
+        let mut lowers = Vec::with_capacity(names.len());
+        for name in &names {
+            let path = self.sandbox.store.snapshot_path(name);
+            if let Ok(text) = fs_err::read_to_string(path.join(SKIPPED)) {
+                skipped::from_text(&text, &mut lacking);
+            }
+            lowers.push(path.join(UPPER));
+        }
+        Ok((lowers, lacking))
+    }
+
+    /// What a snapshot is called.
+    fn name(&self, chain: &Digest, flat: bool) -> Result<Digest, ExecError> {
+        let maps = &self.sandbox.namespace()?.maps;
+        if maps.is_empty() && !flat {
+            return Ok(*chain);
+        }
+        let kind = if flat { "flat" } else { "layer" };
+        Ok(Digest::of(format!("{kind} {chain} {maps}")))
+    }
+
+    fn make_missing(
+        &self,
+        chain: &Arc<Chain>,
+        layers: &[ChainLayer],
+        stops: &[usize],
+        names: &[Digest],
+    ) -> Result<(), ExecError> {
+        let store = self.sandbox.store;
+        let missing = |index: &usize| store.snapshot(&names[*index]).is_none();
+        let Some(first) = (0..stops.len()).find(missing) else { return Ok(()) };
+        // Another process may be at it; what it has made by then is not made again.
+        let stop = || self.cancel.is_raised();
+        let lock_name = format!("snapshot-{}", names[first].to_hex());
+        let Some(_lock) = store.lock(&lock_name, &stop).map_err(|error| base("cannot lock a snapshot", error))? else {
+            return Err(ExecError::new(ExecErrorKind::Cancelled, "the step was stopped"));
+        };
+        if !(0..stops.len()).any(|index| missing(&index)) {
+            return Ok(());
+        }
+        if stops.len() == 1 {
+            // The usual case, an image of one layer: the chain's own tree is at hand.
+            return self.make(&names[first], &snapshot_layer(&Tree::new(), &*self.tree(chain)?));
+        }
+
+        let mut below = Tree::new();
+        let mut done = 0;
+        for (index, stop) in stops.iter().enumerate() {
+            let is_missing = missing(&index);
+            let mut above = if is_missing { below.clone() } else { std::mem::take(&mut below) };
+            for layer in &layers[done..*stop] {
+                if self.cancel.is_raised() {
+                    return Err(ExecError::new(ExecErrorKind::Cancelled, "the step was stopped"));
+                }
+                let entries = read_layer(store, &layer.diff_id).map_err(|error| base("cannot read a layer", error))?;
+                above.apply(&entries).map_err(|error| base(format!("cannot apply layer {}", layer.diff_id), error))?;
+            }
+            done = *stop;
+            if is_missing {
+                self.make(&names[index], &snapshot_layer(&below, &above))?;
+            }
+            below = above;
+        }
+        Ok(())
+    }
+
+    /// Makes one snapshot.
+    fn make(&self, name: &Digest, layer: &Layer) -> Result<(), ExecError> {
+        let store = self.sandbox.store;
+        let fail = |error: StoreError| base("cannot store a snapshot", error);
+        let active = store.prepare_snapshot().map_err(fail)?;
+        let made = self.unpack(layer, &active.path().join(UPPER)).and_then(|skipped| {
+            self.note(active.path(), &skipped)?;
+            store.commit_snapshot(active.path(), name).map_err(fail)
+        });
+        match made {
+            Ok(None) => Ok(()),
+            Ok(Some(duplicate)) => self.sandbox.remove(&[duplicate]),
+            Err(error) => {
+                let _ = self.sandbox.remove(&[active.path().to_owned()]);
+                Err(error)
+            }
+        }
+    }
+
+    fn note(&self, snapshot: &Path, text: &str) -> Result<(), ExecError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        fs_err::write(snapshot.join(SKIPPED), text).map_err(|error| base("cannot complete a snapshot", error))
+    }
+
+    /// Makes files in a directory, and gives the text of what could not be made.
+    fn unpack(&self, layer: &Layer, directory: &Path) -> Result<String, ExecError> {
+        let blobs = self.sandbox.store.blob_path(&Digest::of(b""));
+        let blobs = blobs.parent().map(Path::to_owned).unwrap_or_default();
+        let job = Job::Unpack(UnpackJob { directory: directory.to_owned(), blobs });
+        let mut running = self.sandbox.start(job, false)?;
+        let sent = codec::send(&running.link, layer);
+        let reply = running.reply().map_err(|error| match self.sandbox.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
+        match (reply, sent) {
+            (Ok((Reply::Unpacked { skipped }, _)), Ok(())) => {
+                running.finish()?;
+                Ok(skipped)
+            }
+            (Ok((other, _)), Ok(())) => {
+                Err(ExecError::new(ExecErrorKind::Host, format!("the sandbox answered with {other:?}")))
+            }
+            (Ok(_), Err(error)) => Err(base("cannot tell the sandbox what to unpack", error)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Makes a complete copy of a tree, for a step that runs without overlay.
+    pub(super) fn copy(&self, tree: &Tree, directory: &Path) -> Result<Skipped, ExecError> {
+        let text = self.unpack(&Layer::of_tree(tree), directory)?;
+        let mut lacking = Skipped::default();
+        skipped::from_text(&text, &mut lacking);
+        Ok(lacking)
+    }
+
+    /// Fills a new cache directory with what `source` of a chain holds. One that is there already stays as it is.
+    pub(super) fn seed(&self, chain: &Arc<Chain>, source: &str, directory: &Path) -> Result<(), ExecError> {
+        let target = directory.join(UPPER);
+        if rustix::fs::lstat(&target).is_ok() {
+            return Ok(());
+        }
+        let tree = self.tree(chain)?;
+        let step = |error| ExecError::caused(ExecErrorKind::Step, format!("cannot seed a cache with {source}"), error);
+        let id = tree.lookup(source.as_bytes(), Follow::All).map_err(step)?;
+        if !tree[id].is_dir() {
+            let message = format!("cannot seed a cache with {source}, which is no directory");
+            return Err(ExecError::new(ExecErrorKind::Step, message));
+        }
+        // Whole or not at all: two builds may be at it at the same time.
+        let temporary = directory.join(format!("seed-{}", rustix::process::getpid().as_raw_nonzero()));
+        self.unpack(&below(&tree, id), &temporary)?;
+        match fs_err::rename(&temporary, &target) {
+            Ok(()) => Ok(()),
+            Err(_) => self.sandbox.remove(&[temporary]),
+        }
+    }
+
+    /// Makes the upper directory of a step the snapshot of its layer; gives a directory that nobody needs, if there is
+    /// one. A snapshot that cannot be kept is made again when it is needed.
+    pub(super) fn adopt(&self, directory: &Path, below: &Arc<Chain>, diff_id: Digest) -> Option<PathBuf> {
+        let above = below.push(ChainLayer { diff_id, created: None });
+        // Beyond that the chain will be flattened and this snapshot never be looked for.
+        let adopted = self
+            .name(above.id(), false)
+            .ok()
+            .and_then(|name| self.sandbox.store.commit_snapshot(directory, &name).ok());
+        match adopted {
+            Some(None) => None,
+            Some(Some(duplicate)) => Some(duplicate),
+            None => Some(directory.to_owned()),
+        }
+    }
+}
+
+/// The chain ids of all prefixes, the empty one first.
+fn ids(layers: &[ChainLayer]) -> Vec<Digest> {
+    let mut chain = Chain::scratch();
+    let mut ids = vec![*chain.id()];
+    for layer in layers {
+        chain = chain.push(layer.clone());
+        ids.push(*chain.id());
+    }
+    ids
+}
+
+/// A directory of a tree as a tree of its own.
+fn below(tree: &Tree, directory: InodeId) -> Layer {
+    let mut first: std::collections::HashMap<InodeId, Vec<u8>> = std::collections::HashMap::new();
+    let mut layer = Layer::default();
+    for (path, id) in tree.walk_at(directory) {
+        let inode = &tree[id];
+        let change = match first.get(&id) {
+            Some(target) => Change::HardLink(target.clone()),
+            None => {
+                if inode.names > 1 {
+                    first.insert(id, path.clone());
+                }
+                Change::Node(Inode::new(inode.meta.clone(), inode.kind.bare()))
+            }
+        };
+        layer.entries.push(Entry { path, change });
+    }
+    layer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::below;
+    use firebuild_rootfs::dump::{layer_to_text, parse_tree};
+    use firebuild_rootfs::tree::Follow;
+
+    #[test]
+    fn a_directory_becomes_a_root() {
+        let tree = parse_tree("/a/b dir 0700 1:2 5\n/a/b/x file 0644 0:0 0 1 data:x\n/a/b/y link /a/b/x\n/z fifo 0600 0:0 0")
+            .unwrap();
+        let id = tree.lookup(b"a/b", Follow::All).unwrap();
+        let text = layer_to_text(&below(&tree, id));
+        assert_eq!(text, "/ dir 0700 1:2 5\n/x file 0644 0:0 0 1 data:x\n/y link /x\n");
+    }
+}
