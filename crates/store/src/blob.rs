@@ -14,9 +14,26 @@ use crate::store::Store;
 /// How many blobs stay open for reading. Layers are opened once for each of their files otherwise.
 const OPEN_BLOBS: usize = 128;
 
-/// Descriptors of blobs that were read lately.
+/// Descriptors of blobs that were read lately, each with the time of its last use (a counter).
 #[derive(Debug, Default)]
-pub(crate) struct OpenBlobs(Mutex<HashMap<Digest, Arc<File>>>);
+pub(crate) struct OpenBlobs(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    files: HashMap<Digest, (Arc<File>, u64)>,
+    clock: u64,
+}
+
+impl OpenBlobs {
+    /// Closes all, so that removed blobs give their room back.
+    pub(crate) fn forget(&self) {
+        self.lock().files.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Store {
     /// Where a blob is or would be.
@@ -45,16 +62,26 @@ impl Store {
     /// # Errors
     /// [`StoreErrorKind::NotFound`] if it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Arc<File>, StoreError> {
-        let mut open = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get(digest) {
+        let mut open = self.open.lock();
+        open.clock += 1;
+        let now = open.clock;
+        if let Some((file, used)) = open.files.get_mut(digest) {
+            *used = now;
             return Ok(Arc::clone(file));
         }
         let path = self.blob_path(digest);
         let file = Arc::new(File::open(&path).at("cannot open blob", &path)?);
-        if open.len() >= OPEN_BLOBS {
-            open.clear();
+        if open.files.len() >= OPEN_BLOBS {
+            let oldest = open
+                .files
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(digest, _)| *digest);
+            if let Some(oldest) = oldest {
+                open.files.remove(&oldest);
+            }
         }
-        open.insert(*digest, Arc::clone(&file));
+        open.files.insert(*digest, (Arc::clone(&file), now));
         Ok(file)
     }
 
@@ -75,17 +102,24 @@ impl Store {
         let path = self.blob_path(digest);
         let file = File::open(&path).at("cannot open blob", &path)?;
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).at("cannot read blob", &path)?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .at("cannot read blob", &path)?;
         if bytes.len() as u64 > limit {
             return Err(StoreError::new(
                 StoreErrorKind::Corrupt,
-                format!("blob {digest} has more than {limit} bytes, too many for what it should be"),
+                format!(
+                    "blob {digest} has more than {limit} bytes, too many for what it should be"
+                ),
             ));
         }
         if Digest::of(&bytes) != *digest {
             return Err(StoreError::new(
                 StoreErrorKind::Corrupt,
-                format!("blob {digest} is damaged: remove {} and build or pull again", path.display()),
+                format!(
+                    "blob {digest} is damaged: remove {} and build or pull again",
+                    path.display()
+                ),
             ));
         }
         Ok(bytes)
@@ -99,7 +133,10 @@ impl Store {
         let digest = Digest::of(bytes);
         if !self.has_blob(&digest) {
             let path = self.temporary()?;
-            fs_err::write(&path, bytes).at("cannot write", &path)?;
+            if let Err(error) = fs_err::write(&path, bytes) {
+                let _ = fs_err::remove_file(&path);
+                return Err(StoreError::io("cannot write", &path, error));
+            }
             self.adopt_blob(&path, &digest)?;
         }
         Ok(digest)
@@ -111,8 +148,19 @@ impl Store {
     /// When the disk refuses.
     pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         let path = self.temporary()?;
-        let file = File::options().read(true).write(true).create_new(true).open(&path).at("cannot make", &path)?;
-        Ok(BlobWriter { store: self, path: Some(path), file, hasher: Hasher::new(), size: 0 })
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .at("cannot make", &path)?;
+        Ok(BlobWriter {
+            store: self,
+            path: Some(path),
+            file,
+            hasher: Hasher::new(),
+            size: 0,
+        })
     }
 
     /// Takes over a file under `tmp/` that the caller wrote and hashed. The file is gone afterwards in any case.
@@ -124,9 +172,13 @@ impl Store {
         if path.exists() {
             return fs_err::remove_file(file).at("cannot remove", file);
         }
-        fs_err::rename(file, &path).at("cannot rename to", &path)?;
-        self.session.wrote(path);
-        Ok(())
+        let published = self.session.publish(&path, || {
+            fs_err::rename(file, &path).at("cannot rename to", &path)
+        });
+        if published.is_err() {
+            let _ = fs_err::remove_file(file);
+        }
+        published
     }
 }
 
@@ -178,7 +230,9 @@ const HOLE: usize = 4096;
 impl Write for BlobWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() >= HOLE && bytes.iter().all(|byte| *byte == 0) {
-            self.file.seek(SeekFrom::Current(i64::try_from(bytes.len()).map_err(io::Error::other)?))?;
+            self.file.seek(SeekFrom::Current(
+                i64::try_from(bytes.len()).map_err(io::Error::other)?,
+            ))?;
         } else {
             self.file.write_all(bytes)?;
         }

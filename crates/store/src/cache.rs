@@ -14,14 +14,20 @@ use crate::store::Store;
 impl Store {
     fn cache_path(&self, key: &[u8; 32]) -> PathBuf {
         let hex = firebuild_oci::Digest::from_bytes(*key).to_hex();
-        self.root.join("cache").join(&hex[..2]).join(format!("{hex}.json"))
+        self.root
+            .join("cache")
+            .join(&hex[..2])
+            .join(format!("{hex}.json"))
     }
 
     /// The record of a key. A damaged record is none.
     #[must_use]
     pub fn cache_get<T: DeserializeOwned>(&self, key: &[u8; 32]) -> Option<T> {
-        let bytes = fs_err::read(self.cache_path(key)).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let path = self.cache_path(key);
+        let bytes = fs_err::read(&path).ok()?;
+        let record = serde_json::from_slice(&bytes).ok()?;
+        crate::artifact::used(&path);
+        Some(record)
     }
 
     /// Keeps a record, in place of an earlier one.
@@ -33,8 +39,12 @@ impl Store {
         if let Some(parent) = path.parent() {
             make_dir(parent.to_owned())?;
         }
-        let bytes = serde_json::to_vec(record)
-            .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, format!("cannot write a cache record: {error}")))?;
+        let bytes = serde_json::to_vec(record).map_err(|error| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("cannot write a cache record: {error}"),
+            )
+        })?;
         self.replace(&path, &bytes, false)
     }
 }

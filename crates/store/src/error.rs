@@ -17,6 +17,8 @@ pub enum StoreErrorKind {
     Corrupt,
     /// What was asked for is not there.
     NotFound,
+    /// Others use the store, or clean it.
+    Busy,
 }
 
 /// A failed operation on the store.
@@ -66,7 +68,9 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|error| error as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|error| error as &(dyn std::error::Error + 'static))
     }
 }
 

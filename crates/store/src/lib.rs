@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/
+//! ├── lock                   held shared by every open store, exclusively by the garbage collector
 //! ├── meta.json              format version and features; a newer one is refused
 //! ├── oci-layout index.json  references: the store is an OCI image layout whose layers are uncompressed
 //! ├── blobs/sha256/<hex>     immutable content: layers (the digest is the diff ID), configurations, manifests
@@ -17,9 +18,10 @@
 //! - everything that has its final name is whole: it was written under `tmp/` (or `active-…`) and renamed;
 //! - a process that is killed at any moment leaves only things under `tmp/`, `active-…` and `sessions/`, which the next
 //!   process removes once it sees that their owner's lock is free;
-//! - **power cuts**: nothing is fsynced while a build runs. A session file is made durable before the first write, and
-//!   removed after all that the session wrote was fsynced ([`Store::settle`]). A session file of an earlier boot therefore
-//!   says that younger content may be torn: it is verified (blobs) or dropped (all else) when the store is next opened;
+//! - **power cuts**: nothing is fsynced while a build runs. A session file is durably marked before content gets its name,
+//!   and the mark is taken away after all that the session wrote was fsynced ([`Store::settle`]). A marked session file of
+//!   an earlier boot therefore says that younger content may be torn: it is verified (blobs) or dropped (what can be made
+//!   again) when the store is next opened;
 //! - cache records and references name blobs; a reader treats a missing blob as a miss.
 //!
 //! The store knows nothing of Dockerfiles, graphs, file system trees or VMs. The layout is described in
@@ -29,15 +31,20 @@ mod artifact;
 mod blob;
 mod cache;
 mod error;
+mod gc;
 mod lock;
+mod recover;
 mod refs;
 mod session;
 mod snapshot;
 mod store;
+mod usage;
 
 pub use blob::BlobWriter;
 pub use error::{StoreError, StoreErrorKind};
+pub use gc::{GcPolicy, GcReport};
 pub use lock::KeyLock;
 pub use refs::RefRecord;
 pub use snapshot::ActiveSnapshot;
 pub use store::Store;
+pub use usage::{Part, Usage};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{At, StoreError, StoreErrorKind};
+use crate::session::is_at;
 use crate::store::Store;
 
 /// How often a waiting process looks whether it was told to stop.
@@ -43,8 +44,15 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be made.
     pub fn try_lock(&self, name: &str) -> Result<Option<KeyLock>, StoreError> {
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(StoreError::new(StoreErrorKind::Corrupt, format!("{name:?} is no name for a lock")));
+        if name.is_empty()
+            || !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("{name:?} is no name for a lock"),
+            ));
         }
         let path = self.root.join("locks").join(name);
         let file = File::options()
@@ -60,14 +68,9 @@ impl Store {
             Err(error) => return Err(error).at("cannot lock", &path),
         }
         // The holder before us removes the file at its end: a lock on a removed file excludes nobody.
-        let same = match (file.metadata(), std::fs::metadata(&path)) {
-            (Ok(mine), Ok(there)) => {
-                use std::os::unix::fs::MetadataExt as _;
-                (mine.dev(), mine.ino()) == (there.dev(), there.ino())
-            }
-            _ => false,
-        };
-        Ok(same.then_some(KeyLock { file, path }))
+        let same = is_at(&file, &path);
+        // Lazily: a lock that is made and dropped would remove the file of whoever has the name now.
+        Ok(same.then(|| KeyLock { file, path }))
     }
 }
 

@@ -38,14 +38,25 @@ impl Store {
         let path = self.index_path();
         let bytes = match fs_err::metadata(&path) {
             Ok(meta) if meta.len() > MAX_BYTES => {
-                return Err(StoreError::new(StoreErrorKind::Corrupt, format!("{} is too large", path.display())));
+                return Err(StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    format!("{} is too large", path.display()),
+                ));
             }
-            Ok(_) => fs_err::read(&path).map_err(|error| StoreError::io("cannot read", &path, error))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Index::new(Vec::new())),
+            Ok(_) => {
+                fs_err::read(&path).map_err(|error| StoreError::io("cannot read", &path, error))?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Index::new(Vec::new()));
+            }
             Err(error) => return Err(StoreError::io("cannot read", &path, error)),
         };
-        serde_json::from_slice(&bytes)
-            .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, format!("cannot read {}: {error}", path.display())))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("cannot read {}: {error}", path.display()),
+            )
+        })
     }
 
     fn change_index(&self, change: impl FnOnce(&mut Index)) -> Result<(), StoreError> {
@@ -63,7 +74,10 @@ impl Store {
     /// When the index cannot be read.
     pub fn get_ref(&self, reference: &Reference) -> Result<Option<RefRecord>, StoreError> {
         let name = reference.canonical();
-        Ok(self.list_refs()?.into_iter().find(|record| record.name == name))
+        Ok(self
+            .list_refs()?
+            .into_iter()
+            .find(|record| record.name == name))
     }
 
     /// All references, by name.
@@ -96,11 +110,20 @@ impl Store {
     /// When the disk refuses.
     pub fn set_ref(&self, record: &RefRecord) -> Result<(), StoreError> {
         self.settle()?;
-        let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, record.manifest, record.size);
+        // A build that changed nothing writes nothing.
+        if self.list_refs()?.contains(record) {
+            return Ok(());
+        }
+        let mut descriptor =
+            Descriptor::new(media_type::OCI_MANIFEST, record.manifest, record.size);
         descriptor.annotations.clone_from(&record.annotations);
-        descriptor.annotations.insert(NAME.to_owned(), record.name.clone());
+        descriptor
+            .annotations
+            .insert(NAME.to_owned(), record.name.clone());
         self.change_index(|index| {
-            index.manifests.retain(|other| other.annotations.get(NAME) != Some(&record.name));
+            index
+                .manifests
+                .retain(|other| other.annotations.get(NAME) != Some(&record.name));
             index.manifests.push(descriptor);
         })?;
         self.settle()
@@ -115,7 +138,9 @@ impl Store {
         let mut found = false;
         self.change_index(|index| {
             let before = index.manifests.len();
-            index.manifests.retain(|other| other.annotations.get(NAME) != Some(&name));
+            index
+                .manifests
+                .retain(|other| other.annotations.get(NAME) != Some(&name));
             found = index.manifests.len() < before;
         })?;
         self.settle()?;

@@ -44,7 +44,9 @@ impl Store {
     /// When the disk refuses.
     pub fn prepare_snapshot(&self) -> Result<ActiveSnapshot, StoreError> {
         let name = format!("active-{}", self.session.unique()?);
-        Ok(ActiveSnapshot { path: make_dir(self.root.join("snapshots").join(name))? })
+        Ok(ActiveSnapshot {
+            path: make_dir(self.root.join("snapshots").join(name))?,
+        })
     }
 
     /// Gives a directory inside `active` (or `active` itself) its final name. If another process was faster, that one's
@@ -52,13 +54,19 @@ impl Store {
     ///
     /// # Errors
     /// When the rename fails.
-    pub fn commit_snapshot(&self, directory: &Path, layer: &Digest) -> Result<Option<PathBuf>, StoreError> {
+    pub fn commit_snapshot(
+        &self,
+        directory: &Path,
+        layer: &Digest,
+    ) -> Result<Option<PathBuf>, StoreError> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         let path = self.snapshot_path(layer);
-        match renameat_with(CWD, directory, CWD, &path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(None),
-            Err(rustix::io::Errno::EXIST) => Ok(Some(directory.to_owned())),
-            Err(error) => Err(error).at("cannot rename to", &path),
-        }
+        self.session.publish_tree(|| {
+            match renameat_with(CWD, directory, CWD, &path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(None),
+                Err(rustix::io::Errno::EXIST) => Ok(Some(directory.to_owned())),
+                Err(error) => Err(error).at("cannot rename to", &path),
+            }
+        })
     }
 }
