@@ -516,6 +516,3 @@ impl Process {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

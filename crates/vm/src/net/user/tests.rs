@@ -1,1 +1,74 @@
+use std::net::IpAddr;
 
+use super::{DNS_IPV4, guest_network, passt_args, slirp_options};
+use crate::net::host::HostNetwork;
+use crate::spec::{PortPublish, Protocol, UserNetwork};
+
+fn host(ipv4: bool, ipv6: bool, servers: &[&str]) -> HostNetwork {
+    HostNetwork {
+        ipv4_route: ipv4.then(|| "eth0".to_owned()),
+        ipv6_route: ipv6.then(|| "eth1".to_owned()),
+        nameservers: servers.iter().map(|text| text.parse().unwrap()).collect(),
+        loopback_nameserver: false,
+        search: vec!["example".to_owned()],
+    }
+}
+
+fn has(args: &[String], words: &[&str]) -> bool {
+    args.windows(words.len()).any(|window| window == words)
+}
+
+#[test]
+fn the_guest_has_ipv6_where_the_host_has_a_way_out() {
+    let both = guest_network(&host(true, true, &["192.0.2.1", "2001:db8::1"]));
+    assert_eq!(both.interface.addresses.len(), 2);
+    assert_eq!(both.interface.routes.len(), 2);
+    assert_eq!(both.nameservers.len(), 2);
+    assert_eq!(both.search, ["example"]);
+    let old = guest_network(&host(true, false, &["192.0.2.1", "2001:db8::1"]));
+    assert_eq!(old.interface.addresses.len(), 1);
+    assert_eq!(old.nameservers, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_name_server_on_the_hosts_loopback_is_forwarded_to() {
+    let local = host(true, false, &[]);
+    assert_eq!(guest_network(&local).nameservers, [IpAddr::V4(DNS_IPV4)]);
+    assert!(has(
+        &passt_args(&UserNetwork::default(), &local, 3, 4),
+        &["--dns-forward", "10.0.2.3"]
+    ));
+    let remote = host(true, false, &["192.0.2.1"]);
+    assert!(
+        !passt_args(&UserNetwork::default(), &remote, 3, 4).contains(&"--dns-forward".to_owned())
+    );
+}
+
+#[test]
+fn passt_runs_on_hosts_without_routes() {
+    let network = UserNetwork::default();
+    let args = passt_args(&network, &host(false, false, &[]), 3, 4);
+    assert!(has(&args, &["--interface", "lo"]) && has(&args, &["--ipv4-only"]));
+    let args = passt_args(&network, &host(false, true, &[]), 3, 4);
+    assert!(has(&args, &["--interface", "eth1"]) && !has(&args, &["--ipv4-only"]));
+    let args = passt_args(&network, &host(true, false, &[]), 3, 4);
+    assert!(!has(&args, &["--interface"]) && has(&args, &["--ipv4-only"]));
+}
+
+#[test]
+fn the_hosts_loopback_is_closed_in_both_ways_of_doing_it() {
+    let network = UserNetwork {
+        publish: vec![PortPublish {
+            host_ip: Some("127.0.0.1".parse().unwrap()),
+            host_port: 5353,
+            guest_port: 53,
+            protocol: Protocol::Udp,
+        }],
+    };
+    let args = passt_args(&network, &host(true, true, &[]), 3, 4);
+    assert!(has(&args, &["--no-map-gw"]));
+    assert!(has(&args, &["--udp-ports", "127.0.0.1/5353:53"]));
+    let options = slirp_options(&network);
+    assert!(options.starts_with("restrict=on,"));
+    assert!(options.ends_with(",hostfwd=udp:127.0.0.1:5353-10.0.2.15:53"));
+}
