@@ -6,6 +6,7 @@
 //! written. Sockets cannot be in an archive and are left out.
 
 mod entry;
+mod hasher;
 mod sink;
 
 use std::collections::HashSet;

@@ -1,18 +1,14 @@
-//! The byte end of the writer: one buffer, hashed and written when it is full.
+//! The byte end of the writer: one buffer, written and handed over to be hashed when it is full.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest, Sha256};
-
+use super::hasher::{Hasher, PIECE, ZEROS};
 use super::{Output, TarError};
 use crate::tree::{Extent, Opened};
 
 const BUFFER: usize = 1 << 20;
-/// Zeros in a file are left out in pieces of this size.
-const PIECE: usize = 64 << 10;
-static ZEROS: [u8; PIECE] = [0; PIECE];
 
 enum Target<'a> {
     File(&'a File),
@@ -25,7 +21,7 @@ pub(super) struct Sink<'a> {
     used: usize,
     /// Where the buffer will be written.
     flushed: u64,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 impl<'a> Sink<'a> {
@@ -42,7 +38,7 @@ impl<'a> Sink<'a> {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             used: 0,
             flushed: 0,
-            hash: Sha256::new(),
+            hash: Hasher::new(),
         })
     }
 
@@ -88,30 +84,32 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    pub(super) fn zeros(&mut self, mut count: u64) -> io::Result<()> {
+    pub(super) fn zeros(&mut self, count: u64) -> io::Result<()> {
         if count <= PIECE as u64 {
             return self.write(&ZEROS[..usize::try_from(count).unwrap_or(PIECE)]);
         }
         self.flush()?;
-        while count > 0 {
-            let n = usize::try_from(count).unwrap_or(PIECE).min(PIECE);
-            self.hash.update(&ZEROS[..n]);
-            if let Target::Stream(stream) = &mut self.target {
+        self.hash.zeros(count)?;
+        if let Target::Stream(stream) = &mut self.target {
+            let mut left = count;
+            while left > 0 {
+                let n = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
                 stream.write_all(&ZEROS[..n])?;
+                left -= n as u64;
             }
-            self.flushed += n as u64;
-            count -= n as u64;
         }
+        self.flushed += count;
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let bytes = &self.buffer[..self.used];
-        self.hash.update(bytes);
         match &mut self.target {
             Target::Stream(stream) => stream.write_all(bytes)?,
             Target::File(file) => write_sparse(file, bytes, self.flushed)?,
         }
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = self.hash.bytes(buffer, self.used)?;
         self.flushed += self.used as u64;
         self.used = 0;
         Ok(())
@@ -124,7 +122,7 @@ impl<'a> Sink<'a> {
             Target::File(file) => file.set_len(self.flushed)?,
             Target::Stream(stream) => stream.flush()?,
         }
-        Ok((self.hash.finalize().into(), self.flushed))
+        Ok((self.hash.finish()?, self.flushed))
     }
 }
 

@@ -236,3 +236,54 @@ fn holes_stay_holes_and_count() {
     out.read_exact_at(&mut back, 0).unwrap();
     assert!(back == bytes);
 }
+
+#[test]
+fn large_content_is_hashed_beside_and_right() {
+    let mut state = 1u64;
+    let bytes: Vec<u8> = (0..9 << 20)
+        .map(|i| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            // A long run of zeros in the middle.
+            if (3 << 20..5 << 20).contains(&i) {
+                0
+            } else {
+                state.to_be_bytes()[0]
+            }
+        })
+        .collect();
+    let layer = Layer {
+        entries: vec![Entry {
+            path: b"f".to_vec(),
+            change: Change::Node(Inode::new(
+                Default::default(),
+                Kind::File(Content::from_bytes(bytes)),
+            )),
+        }],
+    };
+    let mut out = Vec::new();
+    let stream = write_layer(
+        &layer,
+        &Memory,
+        Output::Stream(&mut out),
+        &WriteOptions::default(),
+    )
+    .unwrap();
+    assert_eq!(
+        <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&out)),
+        stream.diff_id
+    );
+    let file = tempfile::tempfile().unwrap();
+    let written = write_layer(
+        &layer,
+        &Memory,
+        Output::File(&file),
+        &WriteOptions::default(),
+    )
+    .unwrap();
+    assert_eq!(written.diff_id, stream.diff_id);
+    let mut back = vec![0; out.len()];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 0).unwrap();
+    assert!(back == out);
+}
