@@ -79,6 +79,8 @@ fn begin(link: &Link) -> Result<()> {
     }
     // After the change of namespace, which makes the kernel forget it.
     process::die_with_parent(Pid::from_raw(start.parent)).map_err(host("the parent of the sandbox has ended"))?;
+    // Descriptors that some ancestor forgot to mark are no business of a step.
+    process::close_on_exec_from(3).map_err(host("cannot mark open descriptors"))?;
     // Every mode that is set is meant as it is; the step gets a mask of its own.
     rustix::process::umask(rustix::fs::Mode::empty());
     firebuild_sys::rlimit::raise_open_files().map_err(host("cannot raise the limit of open files"))?;

@@ -154,6 +154,7 @@ impl Ran {
     #[track_caller]
     pub(crate) fn ok(&self) -> &str {
         assert_eq!(self.done.status, Exit::Code(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(self.done.notices, Vec::<String>::new());
         &self.stdout
     }
 

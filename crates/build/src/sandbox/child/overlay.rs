@@ -24,12 +24,12 @@ pub(super) fn open_directory(path: &Path, kind: FailureKind) -> Result<OwnedFd> 
 
 /// The options that keep an upper directory readable as a change set: no redirects, no files without data, no index.
 fn options(scope: Scope) -> Vec<(&'static str, &'static str)> {
-    let mut options = vec![("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
-    if scope != Scope::Host {
-        // In a user namespace overlayfs may not use trusted attributes.
-        options.push(("userxattr", ""));
+    match scope {
+        Scope::Host => vec![("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")],
+        // In a user namespace overlayfs may not use trusted attributes. Those of the user it does not trust, so it does
+        // neither redirects nor files without data, and refuses to be told so.
+        Scope::Mapped | Scope::Single => vec![("userxattr", ""), ("index", "off")],
     }
-    options
 }
 
 /// Mounts an overlay of `lowers` (lowest first, at least one) at `at`.

@@ -41,8 +41,8 @@ pub(super) fn users_by_name_and_number(directory: &Path, _: Who) {
     let base = Base::new(directory);
     for (user, expected) in [
         ("", "0 0 0 /root"),
-        ("app", "1000 1001 1001 10 6 /srv/app"),
-        ("1000", "1000 1001 1001 10 6 /srv/app"),
+        ("app", "1000 1001 1001 6 10 /srv/app"),
+        ("1000", "1000 1001 1001 6 10 /srv/app"),
         ("app:disk", "1000 6 6 /srv/app"),
         ("4711", "4711 0 0 /"),
         ("4711:4712", "4711 4712 4712 /"),
