@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, StoreError, StoreErrorKind, make_dir};
 use crate::recover;
-use crate::session::{Session, sync_dir, unique_id};
+use crate::session::{Session, sync_dir};
 
 /// The version of the layout that this code reads and writes.
 const VERSION: u32 = 1;
@@ -47,14 +47,16 @@ impl Store {
         let root = make_dir(root.as_ref().to_owned())?;
         let root = fs_err::canonicalize(&root).at("cannot resolve", &root)?;
         let lock = shared_lock(&root)?;
+        let session = Session::new(&root);
         let meta = root.join("meta.json");
         match fs_err::read(&meta) {
             Ok(bytes) => check_meta(&meta, &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(&root, &meta)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                create(&root, &meta, &session)?
+            }
             Err(error) => return Err(StoreError::io("cannot read", &meta, error)),
         }
         recover::recover(&root)?;
-        let session = Session::new(&root);
         Ok(Self {
             root,
             session,
@@ -155,7 +157,7 @@ fn check_meta(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 /// Lays a new store out. Several processes may do this at once: every step is idempotent and `meta.json` comes last.
-fn create(root: &Path, meta: &Path) -> Result<(), StoreError> {
+fn create(root: &Path, meta: &Path, session: &Session) -> Result<(), StoreError> {
     for directory in [
         "blobs/sha256",
         "snapshots",
@@ -167,7 +169,7 @@ fn create(root: &Path, meta: &Path) -> Result<(), StoreError> {
     ] {
         make_dir(root.join(directory))?;
     }
-    let temporary = root.join("tmp").join(format!("new-{}", unique_id()));
+    let temporary = root.join("tmp").join(session.unique()?);
     put(
         &temporary,
         &root.join("oci-layout"),
