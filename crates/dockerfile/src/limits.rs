@@ -7,7 +7,10 @@ pub(crate) const MAX_FILE_BYTES: usize = 16 << 20;
 pub(crate) const MAX_LINE_BYTES: usize = 65_535;
 
 /// Instructions in a file, `FROM` included.
-pub(crate) const MAX_INSTRUCTIONS: usize = 50_000;
+pub(crate) const MAX_INSTRUCTIONS: usize = 20_000;
+
+/// Stages in a file.
+pub(crate) const MAX_STAGES: usize = 2_000;
 
 /// Nesting of `${…}` in one word.
 pub(crate) const MAX_EXPANSION_DEPTH: usize = 64;

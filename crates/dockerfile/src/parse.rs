@@ -17,7 +17,7 @@ use crate::flag::take_flags;
 use crate::heredoc::{Heredoc, find_heads, read_bodies};
 use crate::instruction::{Instruction, InstructionKind, Word};
 use crate::json::{JsonArgument, parse_argument};
-use crate::limits::{MAX_FILE_BYTES, MAX_INSTRUCTIONS};
+use crate::limits::{MAX_FILE_BYTES, MAX_INSTRUCTIONS, MAX_STAGES};
 use crate::line::{Fragment, LineReader, LogicalLine};
 use crate::span::Span;
 use crate::stage::{Dockerfile, Stage};
@@ -92,11 +92,13 @@ impl Dockerfile {
                     break;
                 }
             };
-            if file.count >= MAX_INSTRUCTIONS {
+            if file.count >= MAX_INSTRUCTIONS || file.stages.len() > MAX_STAGES {
                 errors.push(ParseError::new(
                     ParseErrorKind::TooLarge,
                     line.span,
-                    format!("the Dockerfile has more than {MAX_INSTRUCTIONS} instructions"),
+                    format!(
+                        "the Dockerfile has more than {MAX_INSTRUCTIONS} instructions or {MAX_STAGES} stages"
+                    ),
                 ));
                 break;
             }

@@ -119,7 +119,14 @@ fn walks() {
 
 #[test]
 fn everything() {
-    for (file, all) in [("*", true), ("**/", true), ("**/*", true), ("!*", false), ("*.x", false), ("", false)] {
+    for (file, all) in [
+        ("*", true),
+        ("**/", true),
+        ("**/*", true),
+        ("!*", false),
+        ("*.x", false),
+        ("", false),
+    ] {
         assert_eq!(list(file).ignores_all(), all, "{file}");
     }
 }
