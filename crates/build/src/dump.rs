@@ -55,7 +55,12 @@ impl Text {
     }
 
     fn vertex(&mut self, number: usize, vertex: &Vertex) {
-        let input = |position: usize| vertex.inputs.get(position).map_or(u32::MAX, |VertexId(id)| *id);
+        let input = |position: usize| {
+            vertex
+                .inputs
+                .get(position)
+                .map_or(u32::MAX, |VertexId(id)| *id)
+        };
         if !matches!(vertex.op, Op::Scratch | Op::Context(_) | Op::Image(_)) {
             self.line(format_args!("# {}", vertex.name.replace('\n', " ")));
         }
@@ -135,7 +140,10 @@ impl Text {
             self.mount(mount, inputs);
         }
         for file in &exec.files {
-            self.part("file", format_args!("{:?} {:04o} {}", file.path, file.mode, data(&file.data)));
+            self.part(
+                "file",
+                format_args!("{:?} {:04o} {}", file.path, file.mode, data(&file.data)),
+            );
         }
     }
 
@@ -146,27 +154,64 @@ impl Text {
         let wanted = |required: bool| if required { " required" } else { "" };
         let shown = match &mount.kind {
             MountKind::Bind { input, source } => format!("bind {} {source:?}", from(*input)),
-            MountKind::Cache { id, sharing, seed, mode, uid, gid } => {
+            MountKind::Cache {
+                id,
+                sharing,
+                seed,
+                mode,
+                uid,
+                gid,
+            } => {
                 let sharing = match sharing {
                     Sharing::Shared => "shared",
                     Sharing::Private => "private",
                     Sharing::Locked => "locked",
                 };
-                let seed = seed.as_ref().map(|(input, source)| format!(" seed {} {source:?}", from(*input)));
-                format!("cache {id:?} {sharing} {}{}", owned(*mode, *uid, *gid), seed.unwrap_or_default())
+                let seed = seed
+                    .as_ref()
+                    .map(|(input, source)| format!(" seed {} {source:?}", from(*input)));
+                format!(
+                    "cache {id:?} {sharing} {}{}",
+                    owned(*mode, *uid, *gid),
+                    seed.unwrap_or_default()
+                )
             }
             MountKind::Tmpfs { size } => match size {
                 Some(size) => format!("tmpfs {size}"),
                 None => "tmpfs".to_owned(),
             },
-            MountKind::Secret { id, required, mode, uid, gid } => {
-                format!("secret {id:?} {}{}", owned(*mode, *uid, *gid), wanted(*required))
+            MountKind::Secret {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                format!(
+                    "secret {id:?} {}{}",
+                    owned(*mode, *uid, *gid),
+                    wanted(*required)
+                )
             }
-            MountKind::SecretEnv { id, required, variable } => {
+            MountKind::SecretEnv {
+                id,
+                required,
+                variable,
+            } => {
                 format!("secret-env {id:?} {variable}{}", wanted(*required))
             }
-            MountKind::Ssh { id, required, mode, uid, gid } => {
-                format!("ssh {id:?} {}{}", owned(*mode, *uid, *gid), wanted(*required))
+            MountKind::Ssh {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                format!(
+                    "ssh {id:?} {}{}",
+                    owned(*mode, *uid, *gid),
+                    wanted(*required)
+                )
             }
         };
         if mount.target.is_empty() {
@@ -179,7 +224,11 @@ impl Text {
     fn copy(&mut self, copy: &CopyOp, inputs: &[VertexId]) {
         for source in &copy.sources {
             match source {
-                CopySource::Paths { input, pattern, remote } => {
+                CopySource::Paths {
+                    input,
+                    pattern,
+                    remote,
+                } => {
                     let from = inputs.get(*input).map_or(u32::MAX, |VertexId(id)| *id);
                     let remote = if *remote { " remote" } else { "" };
                     self.part("from", format_args!("{from} {pattern:?}{remote}"));

@@ -21,7 +21,12 @@ pub fn stamp(config: &mut ImageConfig, layers: &[Option<i64>], epoch: Option<i64
     fill_gaps(&mut config.history);
     if let Some(epoch) = epoch {
         for entry in &mut config.history {
-            if entry.created.as_deref().and_then(seconds).is_none_or(|time| time > epoch) {
+            if entry
+                .created
+                .as_deref()
+                .and_then(seconds)
+                .is_none_or(|time| time > epoch)
+            {
                 entry.created = Some(rfc3339(epoch));
             }
         }
@@ -80,7 +85,8 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
@@ -92,22 +98,37 @@ fn civil(days: i64) -> (i64, i64, i64) {
 pub fn seconds(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| {
         let digits = text.get(from..to)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten()
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| digits.parse::<i64>().ok())
+            .flatten()
     };
     let bytes = text.as_bytes();
     let marks = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-    if !marks.iter().all(|&(at, mark)| bytes.get(at) == Some(&mark)) || !matches!(bytes.get(10), Some(b'T' | b't' | b' ')) {
+    if !marks.iter().all(|&(at, mark)| bytes.get(at) == Some(&mark))
+        || !matches!(bytes.get(10), Some(b'T' | b't' | b' '))
+    {
         return None;
     }
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
-    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let zone = text
+        .get(19..)?
+        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let offset = match zone.as_bytes() {
         b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] if [h1, h2, m1, m2].iter().all(|byte| byte.is_ascii_digit()) => {
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2]
+            if [h1, h2, m1, m2].iter().all(|byte| byte.is_ascii_digit()) =>
+        {
             let pair = |high: &u8, low: &u8| i64::from(high - b'0') * 10 + i64::from(low - b'0');
             let offset = pair(h1, h2) * 3600 + pair(m1, m2) * 60;
             if *sign == b'-' { -offset } else { offset }
@@ -147,7 +168,14 @@ mod tests {
         assert_eq!(rfc3339(i64::MIN), "0000-01-01T00:00:00Z");
         assert_eq!(seconds("1970-01-01T01:00:00.123456789+01:00"), Some(0));
         assert_eq!(seconds("1969-12-31T23:30:00-00:30"), Some(0));
-        for text in ["", "1970-01-01", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z", "1970-01-01T00:00:00+0100", "éééééééééééééééé"] {
+        for text in [
+            "",
+            "1970-01-01",
+            "1970-01-01T00:00:00",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T00:00:00+0100",
+            "éééééééééééééééé",
+        ] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }
@@ -156,22 +184,39 @@ mod tests {
         let mut config = ImageConfig::default();
         for &(created, empty_layer) in entries {
             let created = created.map(str::to_owned);
-            config.history.push(History { created, empty_layer, ..History::default() });
+            config.history.push(History {
+                created,
+                empty_layer,
+                ..History::default()
+            });
         }
         config
     }
 
     fn created(config: &ImageConfig) -> Vec<&str> {
-        config.history.iter().map(|entry| entry.created.as_deref().unwrap_or("-")).collect()
+        config
+            .history
+            .iter()
+            .map(|entry| entry.created.as_deref().unwrap_or("-"))
+            .collect()
     }
 
     #[test]
     fn gaps() {
         let old = "2000-01-01T00:00:00Z";
-        let mut mixed = config(&[(Some(old), false), (None, true), (None, false), (None, true), (None, false)]);
+        let mut mixed = config(&[
+            (Some(old), false),
+            (None, true),
+            (None, false),
+            (None, true),
+            (None, false),
+        ]);
         stamp(&mut mixed, &[Some(0), Some(60), Some(120)], None);
         let minute = "1970-01-01T00:01:00Z";
-        assert_eq!(created(&mixed), [old, minute, minute, minute, "1970-01-01T00:02:00Z"]);
+        assert_eq!(
+            created(&mixed),
+            [old, minute, minute, minute, "1970-01-01T00:02:00Z"]
+        );
         assert_eq!(mixed.created.as_deref(), Some("1970-01-01T00:02:00Z"));
         let mut only_text = config(&[(Some(old), false), (None, true)]);
         stamp(&mut only_text, &[Some(0)], None);
@@ -183,7 +228,11 @@ mod tests {
 
     #[test]
     fn epochs() {
-        let mut late = config(&[(Some("1969-01-01T00:00:00Z"), false), (Some("2000-01-01T00:00:00Z"), false), (None, true)]);
+        let mut late = config(&[
+            (Some("1969-01-01T00:00:00Z"), false),
+            (Some("2000-01-01T00:00:00Z"), false),
+            (None, true),
+        ]);
         stamp(&mut late, &[None, None], Some(0));
         let zero = "1970-01-01T00:00:00Z";
         assert_eq!(created(&late), ["1969-01-01T00:00:00Z", zero, zero]);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use firebuild_dockerfile::{
-    ArgDefinition, Command, HealthTest, Healthcheck, Pair, Rule, Word, expand_words, nearest_signal,
-    signal_number,
+    ArgDefinition, Command, HealthTest, Healthcheck, Pair, Rule, Word, expand_words,
+    nearest_signal, signal_number,
 };
 use firebuild_oci::Healthcheck as HealthcheckConfig;
 
@@ -45,13 +45,20 @@ impl Stepper<'_, '_> {
     }
 
     /// All of one instruction see the state before it.
-    fn expand_pairs(&mut self, what: &str, pairs: &[Pair]) -> Result<Vec<(String, String)>, LowerError> {
+    fn expand_pairs(
+        &mut self,
+        what: &str,
+        pairs: &[Pair],
+    ) -> Result<Vec<(String, String)>, LowerError> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let name = self.expand(&pair.name)?;
             // A variable in the name may have left nothing of it.
             if name.is_empty() || name.contains('\0') || (what == "ENV" && name.contains('=')) {
-                let message = format!("{what} names can not be blank or hold a '=': {:?} gives {name:?}", pair.name.text);
+                let message = format!(
+                    "{what} names can not be blank or hold a '=': {:?} gives {name:?}",
+                    pair.name.text
+                );
                 return Err(LowerError::new(LowerErrorKind::Value, message).at(pair.name.span));
             }
             expanded.push((name, self.expand(&pair.value)?));
@@ -71,7 +78,10 @@ impl Stepper<'_, '_> {
                 (None, None) => self.plan.globals.get(name).map(str::to_owned),
             };
             if let Some(value) = &value
-                && !matches!(name.as_str(), "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")
+                && !matches!(
+                    name.as_str(),
+                    "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"
+                )
             {
                 self.env.set(name, value)?;
             }
@@ -88,7 +98,9 @@ impl Stepper<'_, '_> {
     pub(super) fn workdir(&mut self, word: &Word) -> Result<(), LowerError> {
         let path = self.expand(word)?;
         if !self.workdir_set && !path.starts_with('/') {
-            let message = format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+            let message = format!(
+                "Relative workdir {path:?} can have unexpected results if the base image changes"
+            );
             self.warn(Rule::WorkdirRelativePath, message);
         }
         self.workdir_set = true;
@@ -98,7 +110,10 @@ impl Stepper<'_, '_> {
         if has_layer {
             let shown = self.shown_expanded();
             let name = self.named(&shown);
-            let op = MkdirOp { path: path.clone(), user: self.config.config.user.clone() };
+            let op = MkdirOp {
+                path: path.clone(),
+                user: self.config.config.user.clone(),
+            };
             let below = self.vertex;
             self.vertex = self.push(Op::Mkdir(op), vec![below], name);
         }
@@ -124,7 +139,12 @@ impl Stepper<'_, '_> {
     }
 
     fn recommend_json(&mut self, what: &str, command: &Command) {
-        let has_shell = self.config.config.shell.as_ref().is_some_and(|shell| !shell.is_empty());
+        let has_shell = self
+            .config
+            .config
+            .shell
+            .as_ref()
+            .is_some_and(|shell| !shell.is_empty());
         if matches!(command, Command::Shell(_)) && !has_shell {
             self.warn(
                 Rule::JSONArgsRecommended,
@@ -162,14 +182,19 @@ impl Stepper<'_, '_> {
         words.sort_by(|a, b| a.text.cmp(&b.text));
         let mut ports = Vec::new();
         for word in words {
-            let expanded = expand_words(&word.text, self.plan.file.escape(), |name| self.env.get(name))
-                .map_err(|error| expansion_error(word, error))?;
+            let expanded = expand_words(&word.text, self.plan.file.escape(), |name| {
+                self.env.get(name)
+            })
+            .map_err(|error| expansion_error(word, error))?;
             self.report_unset(&expanded.unset);
             for part in &expanded.words {
-                let exposed = expose::parse(part)
-                    .map_err(|message| LowerError::new(LowerErrorKind::Value, message).at(word.span))?;
+                let exposed = expose::parse(part).map_err(|message| {
+                    LowerError::new(LowerErrorKind::Value, message).at(word.span)
+                })?;
                 if exposed.has_capitals {
-                    let message = format!("Defined protocol '{part}' in EXPOSE instruction should be lowercase");
+                    let message = format!(
+                        "Defined protocol '{part}' in EXPOSE instruction should be lowercase"
+                    );
                     self.warn(Rule::ExposeProtoCasing, message);
                 }
                 if exposed.has_host {
@@ -222,7 +247,9 @@ impl Stepper<'_, '_> {
     pub(super) fn stop_signal(&mut self, word: &Word) -> Result<(), LowerError> {
         let signal = self.expand(word)?;
         if signal_number(&signal).is_none() {
-            let near = nearest_signal(&signal).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            let near = nearest_signal(&signal)
+                .map(|near| format!(" (did you mean {near}?)"))
+                .unwrap_or_default();
             let message = format!("invalid signal: {signal}{near}");
             return Err(LowerError::new(LowerErrorKind::Value, message).at(word.span));
         }
@@ -235,7 +262,9 @@ impl Stepper<'_, '_> {
         let test = match &check.test {
             HealthTest::None => vec!["NONE".to_owned()],
             // Not the shell of SHELL: the runtime chooses its own.
-            HealthTest::Command(Command::Shell(word)) => vec!["CMD-SHELL".to_owned(), word.text.clone()],
+            HealthTest::Command(Command::Shell(word)) => {
+                vec!["CMD-SHELL".to_owned(), word.text.clone()]
+            }
             HealthTest::Command(Command::Exec(words)) => {
                 let mut test = vec!["CMD".to_owned()];
                 test.extend(words.iter().map(|word| word.text.clone()));
@@ -270,5 +299,7 @@ impl Stepper<'_, '_> {
 
 /// Nanoseconds; the parser has bounded them.
 fn nanos(value: Option<Duration>) -> i64 {
-    value.map_or(0, |value| i64::try_from(value.as_nanos()).unwrap_or(i64::MAX))
+    value.map_or(0, |value| {
+        i64::try_from(value.as_nanos()).unwrap_or(i64::MAX)
+    })
 }

@@ -1,6 +1,6 @@
 //! COPY and ADD.
 
-use firebuild_dockerfile::{AddFiles, CopyFiles, Heredoc, Rule, Transfer, expand_heredoc};
+use firebuild_dockerfile::{AddFiles, CopyFiles, Heredoc, Rule, Span, Transfer, expand_heredoc};
 use firebuild_oci::Digest;
 
 use super::git::{GitRef, parse_git};
@@ -36,7 +36,9 @@ impl Stepper<'_, '_> {
             Some(word) => match find_source(self.plan, word, true, &self.plan.platform)? {
                 Source::Stage(index) => {
                     let stage = self.output.stages[index].as_ref();
-                    let stage = stage.expect("a source stands above its user and is needed whenever the user is");
+                    let stage = stage.expect(
+                        "a source stands above its user and is needed whenever the user is",
+                    );
                     (Some(stage.vertex), true)
                 }
                 Source::Other(Origin::Scratch) => (Some(self.scratch()), true),
@@ -56,7 +58,9 @@ impl Stepper<'_, '_> {
     }
 
     pub(super) fn add(&mut self, add: &AddFiles) -> Result<(), LowerError> {
-        let checksum = self.expand_maybe(add.checksum.as_ref())?.filter(|text| !text.is_empty());
+        let checksum = self
+            .expand_maybe(add.checksum.as_ref())?
+            .filter(|text| !text.is_empty());
         let kind = Kind {
             name: "ADD",
             parents: false,
@@ -72,7 +76,12 @@ impl Stepper<'_, '_> {
         self.transfer(&add.transfer, &kind, None)
     }
 
-    fn transfer(&mut self, transfer: &Transfer, kind: &Kind<'_>, from: Option<VertexId>) -> Result<(), LowerError> {
+    fn transfer(
+        &mut self,
+        transfer: &Transfer,
+        kind: &Kind<'_>,
+        from: Option<VertexId>,
+    ) -> Result<(), LowerError> {
         let expanded = self.expand_transfer(transfer)?;
         if kind.checksum.is_some() {
             check_checksum_use(&expanded.sources).map_err(|error| error.at(self.now.span))?;
@@ -95,7 +104,11 @@ impl Stepper<'_, '_> {
             chown: expanded.chown,
             chmod: expanded.chmod,
             parents: kind.parents,
-            exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
+            exclude: transfer
+                .exclude
+                .iter()
+                .map(|word| word.text.clone())
+                .collect(),
             keep_owner: kind.keep_owner,
             unpack: kind.unpack,
         };
@@ -104,8 +117,9 @@ impl Stepper<'_, '_> {
         // With --chmod BuildKit makes an ordinary copy of it, and so do we.
         if transfer.link && op.chmod.is_none() {
             let below = std::mem::replace(&mut inputs[0], self.scratch());
-            let copied = self.push(Op::Copy(op), inputs, name.clone());
-            self.vertex = self.push(Op::Merge, vec![below, copied], format!("LINK {name}"));
+            let copied = self.push(Op::Copy(op), inputs, name);
+            let name = self.renamed(&format!("LINK {shown}"));
+            self.vertex = self.push(Op::Merge, vec![below, copied], name);
         } else {
             self.vertex = self.push(Op::Copy(op), inputs, name);
         }
@@ -114,8 +128,12 @@ impl Stepper<'_, '_> {
     }
 
     fn expand_transfer(&mut self, transfer: &Transfer) -> Result<Expanded, LowerError> {
-        let chown = self.expand_maybe(transfer.chown.as_ref())?.filter(|text| !text.is_empty());
-        let chmod = self.expand_maybe(transfer.chmod.as_ref())?.filter(|text| !text.is_empty());
+        let chown = self
+            .expand_maybe(transfer.chown.as_ref())?
+            .filter(|text| !text.is_empty());
+        let chmod = self
+            .expand_maybe(transfer.chmod.as_ref())?
+            .filter(|text| !text.is_empty());
         if let (Some(text), Some(word)) = (&chmod, &transfer.chmod) {
             Chmod::parse(text).map_err(|error| {
                 LowerError::new(LowerErrorKind::Copy, format!("cannot use --chmod={text}"))
@@ -127,7 +145,12 @@ impl Stepper<'_, '_> {
         for word in &transfer.sources {
             sources.push(self.expand(word)?);
         }
-        Ok(Expanded { sources, dest: self.expand(&transfer.destination)?, chown, chmod })
+        Ok(Expanded {
+            sources,
+            dest: self.expand(&transfer.destination)?,
+            chown,
+            chmod,
+        })
     }
 
     /// One source that is no heredoc.
@@ -140,13 +163,20 @@ impl Stepper<'_, '_> {
     ) -> Result<CopySource, LowerError> {
         let is_copy = kind.name == "COPY";
         if let Some(git) = parse_git(pattern).map_err(|message| {
-            LowerError::new(LowerErrorKind::Copy, format!("cannot use the git source {pattern:?}: {message}"))
+            LowerError::new(
+                LowerErrorKind::Copy,
+                format!("cannot use the git source {pattern:?}: {message}"),
+            )
         })? {
             if is_copy {
                 return Err(remote_copy("source can't be a git ref for COPY"));
             }
             let vertex = self.git(git, kind)?;
-            return Ok(CopySource::Paths { input: input_of(inputs, vertex), pattern: "/".to_owned(), remote: true });
+            return Ok(CopySource::Paths {
+                input: input_of(inputs, vertex),
+                pattern: "/".to_owned(),
+                remote: true,
+            });
         }
         if pattern.starts_with("http://") || pattern.starts_with("https://") {
             if is_copy {
@@ -154,10 +184,21 @@ impl Stepper<'_, '_> {
             }
             let checksum = kind.checksum.map(check_digest).transpose()?;
             let file_name = url_file_name(pattern);
-            let op = HttpOp { url: pattern.to_owned(), file_name: file_name.clone(), checksum };
+            let op = HttpOp {
+                url: pattern.to_owned(),
+                file_name: file_name.clone(),
+                checksum,
+            };
             let span = Some(self.now.span);
-            let vertex = self.output.vertices.source(Op::Http(op), || format!("ADD {pattern}"), span);
-            return Ok(CopySource::Paths { input: input_of(inputs, vertex), pattern: file_name, remote: true });
+            let vertex =
+                self.output
+                    .vertices
+                    .source(Op::Http(op), || format!("ADD {pattern}"), span);
+            return Ok(CopySource::Paths {
+                input: input_of(inputs, vertex),
+                pattern: file_name,
+                remote: true,
+            });
         }
         if from.is_none() {
             self.check_ignored(pattern, is_copy);
@@ -166,19 +207,29 @@ impl Stepper<'_, '_> {
             Some(vertex) => vertex,
             None => self.context(""),
         };
-        Ok(CopySource::Paths { input: input_of(inputs, vertex), pattern: pattern.to_owned(), remote: false })
+        Ok(CopySource::Paths {
+            input: input_of(inputs, vertex),
+            pattern: pattern.to_owned(),
+            remote: false,
+        })
     }
 
     fn git(&mut self, git: GitRef, kind: &Kind<'_>) -> Result<VertexId, LowerError> {
         if let (Some(flag), Some(query)) = (kind.keep_git_dir, git.keep_git_dir)
             && flag != query
         {
-            return Err(LowerError::new(LowerErrorKind::Copy, "inconsistent keep-git-dir configuration"));
+            return Err(LowerError::new(
+                LowerErrorKind::Copy,
+                "inconsistent keep-git-dir configuration",
+            ));
         }
         if let (Some(flag), Some(query)) = (kind.checksum, &git.checksum)
             && flag != query
         {
-            return Err(LowerError::new(LowerErrorKind::Copy, format!("checksum mismatch {flag:?} != {query:?}")));
+            return Err(LowerError::new(
+                LowerErrorKind::Copy,
+                format!("checksum mismatch {flag:?} != {query:?}"),
+            ));
         }
         let name = format!("ADD {}", git.remote);
         let op = GitOp {
@@ -191,7 +242,10 @@ impl Stepper<'_, '_> {
             commit_times: git.commit_times,
             fetch_by_commit: git.fetch_by_commit,
         };
-        Ok(self.output.vertices.source(Op::Git(op), || name, Some(self.now.span)))
+        Ok(self
+            .output
+            .vertices
+            .source(Op::Git(op), || name, Some(self.now.span)))
     }
 
     fn inline(&mut self, heredoc: &Heredoc) -> Result<CopySource, LowerError> {
@@ -203,26 +257,45 @@ impl Stepper<'_, '_> {
         let text = heredoc.text();
         let data = if heredoc.expand {
             let expanded = expand_heredoc(&text, |name| self.env.get(name)).map_err(|error| {
-                LowerError::new(LowerErrorKind::Expansion, format!("cannot expand the heredoc {}", heredoc.name))
-                    .at(heredoc.body_span)
-                    .caused_by(error)
+                // Without `<<-` the text lies in the file as it is.
+                let offset = if heredoc.strip_tabs {
+                    0
+                } else {
+                    error.offset()
+                };
+                let body = heredoc.body_span;
+                LowerError::new(
+                    LowerErrorKind::Expansion,
+                    format!("cannot expand the heredoc {}", heredoc.name),
+                )
+                .at(Span::new((body.start + offset).min(body.end), body.end))
+                .caused_by(error)
             })?;
             self.report_unset(&expanded.unset);
             expanded.text
         } else {
             text.into_owned()
         };
-        Ok(CopySource::Inline { name: name.to_owned(), data: data.into_bytes() })
+        Ok(CopySource::Inline {
+            name: name.to_owned(),
+            data: data.into_bytes(),
+        })
     }
 
     /// Warns of a source that the ignore file leaves out. With exceptions in the file that cannot be told.
     fn check_ignored(&mut self, pattern: &str, is_copy: bool) {
-        let Some(ignore) = &self.plan.options.ignore else { return };
+        let Some(ignore) = &self.plan.options.ignore else {
+            return;
+        };
         if ignore.has_exceptions() {
             return;
         }
         let joined = join_dir("/", pattern);
-        let shown = if pattern.starts_with('/') { joined.as_str() } else { &joined[1..] };
+        let shown = if pattern.starts_with('/') {
+            joined.as_str()
+        } else {
+            &joined[1..]
+        };
         let shown = if shown.is_empty() { "." } else { shown };
         let ignored = match shown {
             "." | "/" => ignore.ignores_all(),
@@ -230,7 +303,8 @@ impl Stepper<'_, '_> {
         };
         if ignored {
             let verb = if is_copy { "Copy" } else { "Add" };
-            let message = format!("Attempting to {verb} file {shown:?} that is excluded by .dockerignore");
+            let message =
+                format!("Attempting to {verb} file {shown:?} that is excluded by .dockerignore");
             self.warn(Rule::CopyIgnoredFile, message);
         }
     }
@@ -277,7 +351,11 @@ fn check_digest(text: &str) -> Result<String, LowerError> {
 fn destination(directory: &str, dest: &str) -> String {
     let is_dir = dest.is_empty() || dest == "." || dest.ends_with('/') || dest.ends_with("/.");
     let joined = join_dir(directory, dest);
-    if is_dir && joined != "/" { joined + "/" } else { joined }
+    if is_dir && joined != "/" {
+        joined + "/"
+    } else {
+        joined
+    }
 }
 
 /// `COPY [--parents] [--chown=…] [--chmod=…] src… dst # buildkit`
@@ -306,10 +384,20 @@ fn url_file_name(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let path = rest.split_once('/').map_or("", |(_, path)| path);
-    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name = path
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
     match percent_decode(name) {
         // A name that was decoded to a path names no file.
-        Some(name) if !name.is_empty() && !matches!(name.as_str(), "." | "..") && !name.contains(['/', '\0']) => name,
+        Some(name)
+            if !name.is_empty()
+                && !matches!(name.as_str(), "." | "..")
+                && !name.contains(['/', '\0']) =>
+        {
+            name
+        }
         _ => UNNAMED.to_owned(),
     }
 }

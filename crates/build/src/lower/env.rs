@@ -61,6 +61,11 @@ impl Env {
         self.entries.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Bytes of names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn to_vec(&self) -> Vec<(String, String)> {
         self.entries.clone()
     }
@@ -74,9 +79,12 @@ pub(super) fn expansion_error(word: &Word, error: ExpandError) -> LowerError {
     } else {
         word.span
     };
-    LowerError::new(LowerErrorKind::Expansion, format!("cannot expand {:?}", word.text))
-        .at(span)
-        .caused_by(error)
+    LowerError::new(
+        LowerErrorKind::Expansion,
+        format!("cannot expand {:?}", word.text),
+    )
+    .at(span)
+    .caused_by(error)
 }
 
 #[cfg(test)]
@@ -93,7 +101,10 @@ mod tests {
         env.remove("B");
         env.remove("NONE");
         assert_eq!(env.names().collect::<Vec<_>>(), ["A", "C"]);
-        assert_eq!((env.get("A"), env.get("B"), env.get("C")), (Some("3"), None, Some("4")));
+        assert_eq!(
+            (env.get("A"), env.get("B"), env.get("C")),
+            (Some("3"), None, Some("4"))
+        );
         let large = "x".repeat(3 << 20);
         env.set("D", &large).unwrap();
         env.set("D", &large).unwrap();

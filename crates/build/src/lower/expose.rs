@@ -29,9 +29,11 @@ pub(super) fn parse(word: &str) -> Result<Exposed, String> {
         _ => return Err(format!("invalid port: {word:?}: invalid proto: {protocol}")),
     };
     check_address(address)?;
-    let (start, end) = range(ports).ok_or_else(|| format!("invalid containerPort: {ports}: it must be between 0 and 65535"))?;
+    let (start, end) = range(ports)
+        .ok_or_else(|| format!("invalid containerPort: {ports}: it must be between 0 and 65535"))?;
     if !host_port.is_empty() {
-        let (host_start, host_end) = range(host_port).ok_or_else(|| format!("invalid hostPort: {host_port}"))?;
+        let (host_start, host_end) =
+            range(host_port).ok_or_else(|| format!("invalid hostPort: {host_port}"))?;
         if end - start != host_end - host_start && end != start {
             return Err(format!(
                 "invalid ranges specified for container and host Ports: {ports} and {host_port}"
@@ -39,7 +41,9 @@ pub(super) fn parse(word: &str) -> Result<Exposed, String> {
         }
     }
     Ok(Exposed {
-        ports: (start..=end).map(|port| format!("{port}/{lower}")).collect(),
+        ports: (start..=end)
+            .map(|port| format!("{port}/{lower}"))
+            .collect(),
         has_capitals: protocol != protocol.to_lowercase(),
         has_host: !address.is_empty() || !host_port.is_empty(),
     })
@@ -80,7 +84,10 @@ mod tests {
             ("80", vec!["80/tcp"]),
             ("80/UDP", vec!["80/udp"]),
             ("80/", vec!["80/tcp"]),
-            ("7000-7002/sctp", vec!["7000/sctp", "7001/sctp", "7002/sctp"]),
+            (
+                "7000-7002/sctp",
+                vec!["7000/sctp", "7001/sctp", "7002/sctp"],
+            ),
             ("8080:80", vec!["80/tcp"]),
             ("127.0.0.1:8080:80/tcp", vec!["80/tcp"]),
             ("127.0.0.1::80", vec!["80/tcp"]),
@@ -101,11 +108,23 @@ mod tests {
             ("80/http", "invalid port: \"80/http\": invalid proto: http"),
             ("/tcp", "invalid port: \"/tcp\": no port specified"),
             ("", "invalid port: \"\": no port specified"),
-            ("70000", "invalid containerPort: 70000: it must be between 0 and 65535"),
-            ("90-80", "invalid containerPort: 90-80: it must be between 0 and 65535"),
-            ("+80", "invalid containerPort: +80: it must be between 0 and 65535"),
+            (
+                "70000",
+                "invalid containerPort: 70000: it must be between 0 and 65535",
+            ),
+            (
+                "90-80",
+                "invalid containerPort: 90-80: it must be between 0 and 65535",
+            ),
+            (
+                "+80",
+                "invalid containerPort: +80: it must be between 0 and 65535",
+            ),
             ("x:80", "invalid hostPort: x"),
-            ("1-3:80-81", "invalid ranges specified for container and host Ports: 80-81 and 1-3"),
+            (
+                "1-3:80-81",
+                "invalid ranges specified for container and host Ports: 80-81 and 1-3",
+            ),
             ("local:1:80", "invalid IP address: local"),
         ] {
             assert_eq!(parse(word).unwrap_err(), message, "{word}");

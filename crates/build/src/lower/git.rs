@@ -26,7 +26,11 @@ pub(super) fn parse_git(source: &str) -> Result<Option<GitRef>, String> {
     if !is_git(address) {
         return Ok(None);
     }
-    let mut git = GitRef { remote: address.to_owned(), submodules: true, ..GitRef::default() };
+    let mut git = GitRef {
+        remote: address.to_owned(),
+        submodules: true,
+        ..GitRef::default()
+    };
     let (reference, subdir) = cut(fragment, ':');
     git.reference = reference.to_owned();
     git.subdir = clean_subdir(subdir);
@@ -43,13 +47,18 @@ fn is_git(address: &str) -> bool {
     match address.split_once("://") {
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "ssh" | "git" => true,
-            "http" | "https" => rest.split_once('/').is_some_and(|(_, path)| path.ends_with(".git")),
+            "http" | "https" => rest
+                .split_once('/')
+                .is_some_and(|(_, path)| path.ends_with(".git")),
             _ => false,
         },
         // user@host:path
         None => address.split_once('@').is_some_and(|(user, rest)| {
             let plain = |text: &str, more: &[char]| {
-                !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
+                !text.is_empty()
+                    && text
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
             };
             let host = rest.split_once(':').map(|(host, _)| host);
             plain(user, &['-', '_']) && host.is_some_and(|host| plain(host, &['-', '.']))
@@ -75,7 +84,13 @@ fn load_query(git: &mut GitRef, query: &str) -> Result<(), String> {
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
             _ => Err(format!("invalid {key} value: {value:?}")),
         };
-        let some = || if value.is_empty() { Err(format!("query {key:?} has no value")) } else { Ok(value.to_owned()) };
+        let some = || {
+            if value.is_empty() {
+                Err(format!("query {key:?} has no value"))
+            } else {
+                Ok(value.to_owned())
+            }
+        };
         match key {
             "ref" => set("ref", &mut git.reference, some()?)?,
             "subdir" => set("subdir", &mut git.subdir, clean_subdir(&some()?))?,
@@ -90,7 +105,9 @@ fn load_query(git: &mut GitRef, query: &str) -> Result<(), String> {
                     "commit" => true,
                     "checkout" => false,
                     other => {
-                        return Err(format!("invalid mtime value: {other:?} (must be \"checkout\" or \"commit\")"));
+                        return Err(format!(
+                            "invalid mtime value: {other:?} (must be \"checkout\" or \"commit\")"
+                        ));
                     }
                 }
             }
@@ -105,7 +122,11 @@ fn load_query(git: &mut GitRef, query: &str) -> Result<(), String> {
 }
 
 fn qualified(prefix: &str, name: &str) -> String {
-    if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
+    if name.starts_with(prefix) {
+        name.to_owned()
+    } else {
+        format!("{prefix}{name}")
+    }
 }
 
 /// What the fragment said must not be said otherwise.
@@ -156,7 +177,9 @@ mod tests {
             ..GitRef::default()
         };
         assert_eq!(git, expected);
-        let git = parse_git("git@h:a?tag=v1&subdir=s&keep-git-dir&submodules=false&mtime=commit&checksum=ab&fetch-by-commit=1");
+        let git = parse_git(
+            "git@h:a?tag=v1&subdir=s&keep-git-dir&submodules=false&mtime=commit&checksum=ab&fetch-by-commit=1",
+        );
         let expected = GitRef {
             remote: "git@h:a".to_owned(),
             reference: "refs/tags/v1".to_owned(),
@@ -177,11 +200,18 @@ mod tests {
             ("ref=a&ref=b", "query \"ref\" has multiple values"),
             ("ref=", "query \"ref\" has no value"),
             ("tag=a&branch=b", "branch conflicts with tag"),
-            ("mtime=now", "invalid mtime value: \"now\" (must be \"checkout\" or \"commit\")"),
+            (
+                "mtime=now",
+                "invalid mtime value: \"now\" (must be \"checkout\" or \"commit\")",
+            ),
             ("submodules=maybe", "invalid submodules value: \"maybe\""),
             ("branch=b#c", "ref conflicts: \"c\" vs \"refs/heads/b\""),
         ] {
-            assert_eq!(parse_git(&format!("https://h/a.git?{query}")).unwrap_err(), message, "{query}");
+            assert_eq!(
+                parse_git(&format!("https://h/a.git?{query}")).unwrap_err(),
+                message,
+                "{query}"
+            );
         }
     }
 }

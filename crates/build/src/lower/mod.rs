@@ -134,6 +134,7 @@ pub fn lower(
         if reach.is_needed(index) {
             let done = stage::lower_stage(&plan, &reach, resolved, &checks, index, &mut output)?;
             output.stages[index] = Some(done);
+            output.forget(&reach, index);
         }
     }
     let target = output.stages[plan.target]
@@ -163,7 +164,10 @@ fn check_options(file: &Dockerfile, options: &Options) -> Result<CheckOptions, L
         (None, None) => return Ok(CheckOptions::default()),
     };
     CheckOptions::parse(text).map_err(|error| {
-        let cause = LowerError::new(LowerErrorKind::Check, "cannot read the options of the checks");
+        let cause = LowerError::new(
+            LowerErrorKind::Check,
+            "cannot read the options of the checks",
+        );
         cause.at_maybe(span).caused_by(error)
     })
 }
@@ -174,7 +178,8 @@ fn finish_config(mut config: ImageConfig, plan: &plan::Plan<'_>, options: &Optio
         config.config.labels.insert(name.clone(), value.clone());
     }
     if let Some(wanted) = &options.platform {
-        let same = config.platform.os == wanted.os && config.platform.architecture == wanted.architecture;
+        let same =
+            config.platform.os == wanted.os && config.platform.architecture == wanted.architecture;
         let keep = std::mem::replace(&mut config.platform, wanted.clone());
         if same {
             // What was not asked for stays as the image says.
@@ -194,16 +199,28 @@ fn finish_config(mut config: ImageConfig, plan: &plan::Plan<'_>, options: &Optio
 
 /// Names that mean something without a declaration.
 fn is_special_arg(name: &str) -> bool {
-    const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+    const PROXIES: [&str; 5] = [
+        "http_proxy",
+        "https_proxy",
+        "ftp_proxy",
+        "no_proxy",
+        "all_proxy",
+    ];
     name.starts_with("BUILDKIT_")
         || name == "SOURCE_DATE_EPOCH"
         || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
 }
 
-fn unused_args(options: &Options, plan: &plan::Plan<'_>, declared: &BTreeSet<String>) -> Vec<String> {
+fn unused_args(
+    options: &Options,
+    plan: &plan::Plan<'_>,
+    declared: &BTreeSet<String>,
+) -> Vec<String> {
     let names = options.build_args.keys();
     names
-        .filter(|name| !declared.contains(*name) && !plan.globals.contains(name) && !is_special_arg(name))
+        .filter(|name| {
+            !declared.contains(*name) && !plan.globals.contains(name) && !is_special_arg(name)
+        })
         .cloned()
         .collect()
 }
@@ -215,6 +232,8 @@ struct Output {
     warnings: Vec<Warning>,
     /// Arguments that some lowered stage declares.
     declared: BTreeSet<String>,
+    /// Bytes of the environments of the steps so far.
+    env_bytes: usize,
 }
 
 impl Output {
@@ -224,6 +243,16 @@ impl Output {
             stages: (0..stages).map(|_| None).collect(),
             warnings: Vec::new(),
             declared: BTreeSet::new(),
+            env_bytes: 0,
+        }
+    }
+
+    /// Forgets stages that no later one uses: of a long chain only the last is kept.
+    fn forget(&mut self, reach: &reach::Reach, done: usize) {
+        for index in 0..=done {
+            if reach.last_user(index) <= done {
+                self.stages[index] = None;
+            }
         }
     }
 }
@@ -238,7 +267,9 @@ struct Vertices {
 
 impl Vertices {
     fn push(&mut self, vertex: Vertex) -> VertexId {
-        let id = VertexId(u32::try_from(self.list.len()).expect("a Dockerfile has fewer than 2^32 instructions"));
+        let id = VertexId(
+            u32::try_from(self.list.len()).expect("a Dockerfile has fewer than 2^32 instructions"),
+        );
         self.list.push(vertex);
         id
     }
@@ -249,21 +280,32 @@ impl Vertices {
         if let Some(id) = self.sources.iter().find(known) {
             return *id;
         }
-        let id = self.push(Vertex { op, inputs: Vec::new(), name: name(), stage: String::new(), span });
+        let id = self.push(Vertex {
+            op,
+            inputs: Vec::new(),
+            name: name(),
+            stage: String::new(),
+            span,
+        });
         self.sources.push(id);
         id
     }
 
     /// The graph of a target, with the vertices that it needs and no others.
     fn finish(self, target: VertexId) -> Graph {
-        let whole = Graph { vertices: self.list, target };
+        let whole = Graph {
+            vertices: self.list,
+            target,
+        };
         let needed = whole.needed();
         let mut renamed = BTreeMap::new();
         for (position, id) in (0_u32..).zip(&needed) {
             renamed.insert(*id, VertexId(position));
         }
         let mut vertices = whole.vertices.into_iter().map(Some).collect::<Vec<_>>();
-        let kept = needed.iter().filter_map(|id| vertices[id.0 as usize].take());
+        let kept = needed
+            .iter()
+            .filter_map(|id| vertices[id.0 as usize].take());
         let vertices = kept
             .map(|mut vertex| {
                 for input in &mut vertex.inputs {
@@ -272,7 +314,10 @@ impl Vertices {
                 vertex
             })
             .collect();
-        Graph { vertices, target: renamed[&target] }
+        Graph {
+            vertices,
+            target: renamed[&target],
+        }
     }
 }
 

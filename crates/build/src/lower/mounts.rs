@@ -27,14 +27,21 @@ impl Stepper<'_, '_> {
                 MountType::Tmpfs => {
                     let size = (resolved.size > 0).then_some(resolved.size);
                     mounts.push(Mount {
-                        target: self.target(&resolved.target).map_err(|error| error.at(flag.span))?,
+                        target: self
+                            .target(&resolved.target)
+                            .map_err(|error| error.at(flag.span))?,
                         read_only: resolved.read_only,
                         kind: MountKind::Tmpfs { size },
                     });
                 }
-                MountType::Secret => self.secret(&resolved, &mut mounts).map_err(|error| error.at(flag.span))?,
+                MountType::Secret => self
+                    .secret(&resolved, &mut mounts)
+                    .map_err(|error| error.at(flag.span))?,
                 MountType::Ssh => {
-                    mounts.push(self.ssh(&resolved, agents).map_err(|error| error.at(flag.span))?);
+                    mounts.push(
+                        self.ssh(&resolved, agents)
+                            .map_err(|error| error.at(flag.span))?,
+                    );
                     agents += 1;
                 }
             }
@@ -52,13 +59,19 @@ impl Stepper<'_, '_> {
     }
 
     /// The position of what `from` names among the inputs.
-    fn mount_input(&mut self, word: Option<&Word>, inputs: &mut Vec<VertexId>) -> Result<usize, LowerError> {
+    fn mount_input(
+        &mut self,
+        word: Option<&Word>,
+        inputs: &mut Vec<VertexId>,
+    ) -> Result<usize, LowerError> {
         let vertex = match word {
             None => self.context(""),
             Some(word) => match find_source(self.plan, word, false, &self.plan.platform)? {
                 Source::Stage(index) => {
                     let stage = self.output.stages[index].as_ref();
-                    stage.expect("a source stands above its user and is needed whenever the user is").vertex
+                    stage
+                        .expect("a source stands above its user and is needed whenever the user is")
+                        .vertex
                 }
                 Source::Other(Origin::Scratch) => self.scratch(),
                 Source::Other(Origin::Files(name)) => self.context(&name),
@@ -75,12 +88,17 @@ impl Stepper<'_, '_> {
         flag: &MountFlag,
         inputs: &mut Vec<VertexId>,
     ) -> Result<Mount, LowerError> {
-        let target = self.target(&mount.target).map_err(|error| error.at(flag.span))?;
+        let target = self
+            .target(&mount.target)
+            .map_err(|error| error.at(flag.span))?;
         let input = self.mount_input(flag.from.as_ref(), inputs)?;
         Ok(Mount {
             target,
             read_only: mount.read_only,
-            kind: MountKind::Bind { input, source: join_dir("/", &mount.source) },
+            kind: MountKind::Bind {
+                input,
+                source: join_dir("/", &mount.source),
+            },
         })
     }
 
@@ -90,11 +108,24 @@ impl Stepper<'_, '_> {
         flag: &MountFlag,
         inputs: &mut Vec<VertexId>,
     ) -> Result<Mount, LowerError> {
-        let target = self.target(&mount.target).map_err(|error| error.at(flag.span))?;
-        let namespace = self.plan.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
-        let id = if mount.id.is_empty() { clean(&mount.target) } else { mount.id.clone() };
+        let target = self
+            .target(&mount.target)
+            .map_err(|error| error.at(flag.span))?;
+        let namespace = self
+            .plan
+            .build_args
+            .get("BUILDKIT_CACHE_MOUNT_NS")
+            .map_or("", String::as_str);
+        let id = if mount.id.is_empty() {
+            clean(&mount.target)
+        } else {
+            mount.id.clone()
+        };
         let seed = match flag.from.as_ref().filter(|from| from.text != "scratch") {
-            Some(from) => Some((self.mount_input(Some(from), inputs)?, join_dir("/", &mount.source))),
+            Some(from) => Some((
+                self.mount_input(Some(from), inputs)?,
+                join_dir("/", &mount.source),
+            )),
             None => None,
         };
         Ok(Mount {
@@ -122,7 +153,9 @@ impl Stepper<'_, '_> {
             .find(|id| !id.is_empty())
             .map_or_else(|| base_name(&mount.target).to_owned(), Clone::clone);
         if id.is_empty() {
-            return Err(mount_error("invalid secret mount: one of id, source, target required"));
+            return Err(mount_error(
+                "invalid secret mount: one of id, source, target required",
+            ));
         }
         if mount.env.is_none() || !mount.target.is_empty() {
             let target = if mount.target.is_empty() {
@@ -145,7 +178,9 @@ impl Stepper<'_, '_> {
         if let Some(variable) = &mount.env {
             let variable = if variable.is_empty() { &id } else { variable };
             if variable.contains(['=', '\0']) {
-                return Err(mount_error(format!("{variable:?} cannot be the name of a variable")));
+                return Err(mount_error(format!(
+                    "{variable:?} cannot be the name of a variable"
+                )));
             }
             mounts.push(Mount {
                 target: String::new(),
@@ -173,7 +208,11 @@ impl Stepper<'_, '_> {
             target: self.target(&target)?,
             read_only: true,
             kind: MountKind::Ssh {
-                id: if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() },
+                id: if mount.id.is_empty() {
+                    "default".to_owned()
+                } else {
+                    mount.id.clone()
+                },
                 required: mount.required,
                 mode: mount.mode.unwrap_or(0o600),
                 uid: mount.uid.unwrap_or(0),
@@ -189,13 +228,20 @@ fn mount_error(message: impl Into<String>) -> LowerError {
 
 /// The last component.
 fn base_name(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+    path.trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
 }
 
 /// A path without what means nothing in it; relative ones stay relative.
 fn clean(path: &str) -> String {
     let joined = join_dir("/", path);
-    if path.starts_with('/') { joined } else { joined[1..].to_owned() }
+    if path.starts_with('/') {
+        joined
+    } else {
+        joined[1..].to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ impl<'a> Plan<'a> {
                 .collect(),
         };
         for (index, stage) in file.stages.iter().enumerate() {
-            let planned = plan.stage(stage).map_err(|error| error.in_stage(&stage_label(index, stage)))?;
+            let planned = plan
+                .stage(stage)
+                .map_err(|error| error.in_stage(&stage_label(index, stage)))?;
             plan.stages.push(planned);
             if let Some(name) = &stage.name {
                 plan.names.insert(name.text.as_str(), index);
@@ -109,13 +111,20 @@ impl<'a> Plan<'a> {
             None => None,
         };
         let wanted = platform.as_ref().unwrap_or(&self.platform);
-        let replaced = stage.name.as_ref().and_then(|name| self.context(&name.text, wanted));
+        let replaced = stage
+            .name
+            .as_ref()
+            .and_then(|name| self.context(&name.text, wanted));
         let base = match (replaced, self.names.get(base.as_str())) {
             (Some(context), _) => Base::Replaced(context.to_owned()),
             (None, Some(&index)) => Base::Stage(index),
             (None, None) => Base::Named(base),
         };
-        Ok(StagePlan { stage, base, platform })
+        Ok(StagePlan {
+            stage,
+            base,
+            platform,
+        })
     }
 
     fn stage_platform(&self, word: &Word) -> Result<Platform, LowerError> {
@@ -126,19 +135,28 @@ impl<'a> Plan<'a> {
         }
         text.parse().map_err(|error| {
             let message = format!("failed to parse platform {}", word.text);
-            LowerError::new(LowerErrorKind::Platform, message).at(word.span).caused_by(error)
+            LowerError::new(LowerErrorKind::Platform, message)
+                .at(word.span)
+                .caused_by(error)
         })
     }
 
     /// Expands a word of a FROM line.
     fn global_word(&self, word: &Word) -> Result<String, LowerError> {
-        expand_word(&word.text, self.file.escape(), |name| self.globals.get(name))
-            .map(|expanded| expanded.text)
-            .map_err(|error| expansion_error(word, error))
+        expand_word(&word.text, self.file.escape(), |name| {
+            self.globals.get(name)
+        })
+        .map(|expanded| expanded.text)
+        .map_err(|error| expansion_error(word, error))
     }
 
     fn find_target(&self) -> Result<usize, LowerError> {
-        let Some(name) = self.options.target.as_deref().filter(|name| !name.is_empty()) else {
+        let Some(name) = self
+            .options
+            .target
+            .as_deref()
+            .filter(|name| !name.is_empty())
+        else {
             return Ok(self.stages.len().saturating_sub(1));
         };
         self.stage_named(name).ok_or_else(|| {
@@ -221,7 +239,9 @@ impl<'a> Plan<'a> {
             Base::Stage(_) => Ok(None),
             Base::Replaced(context) => Ok(Some(self.context_origin(context, platform))),
             Base::Named(name) => {
-                let origin = self.origin(name, platform).map_err(|error| error.at(planned.stage.base.span))?;
+                let origin = self
+                    .origin(name, platform)
+                    .map_err(|error| error.at(planned.stage.base.span))?;
                 Ok(Some(origin))
             }
         }
@@ -234,12 +254,22 @@ impl<'a> Plan<'a> {
         let Ok(defaults) = defaults else { return };
         for planned in &self.stages {
             let stage = planned.stage;
-            let expanded = expand_word(&stage.base.text, self.file.escape(), |name| defaults.get(name));
+            let expanded = expand_word(&stage.base.text, self.file.escape(), |name| {
+                defaults.get(name)
+            });
             let Ok(expanded) = expanded else { continue };
-            if expanded.text.parse::<Reference>().is_err() && checks.wants(Rule::InvalidDefaultArgInFrom, &[]) {
-                let message =
-                    format!("Default value for ARG {} results in empty or invalid base image name", stage.base.text);
-                warnings.push(Warning::new(Rule::InvalidDefaultArgInFrom, stage.base.span, message));
+            if expanded.text.parse::<Reference>().is_err()
+                && checks.wants(Rule::InvalidDefaultArgInFrom, &[])
+            {
+                let message = format!(
+                    "Default value for ARG {} results in empty or invalid base image name",
+                    stage.base.text
+                );
+                warnings.push(Warning::new(
+                    Rule::InvalidDefaultArgInFrom,
+                    stage.base.span,
+                    message,
+                ));
             }
         }
     }
@@ -270,7 +300,11 @@ fn normalised_name(name: &str) -> String {
 }
 
 /// The arguments that every build has.
-fn automatic_args(file: &Dockerfile, options: &Options, target: &Platform) -> Result<Env, LowerError> {
+fn automatic_args(
+    file: &Dockerfile,
+    options: &Options,
+    target: &Platform,
+) -> Result<Env, LowerError> {
     let last = file.stages.last().and_then(|stage| stage.name.as_ref());
     let stage = options
         .target
@@ -283,12 +317,18 @@ fn automatic_args(file: &Dockerfile, options: &Options, target: &Platform) -> Re
     for (name, value) in [
         ("BUILDPLATFORM", build.to_string()),
         ("BUILDOS", build.os.clone()),
-        ("BUILDOSVERSION", build.os_version.clone().unwrap_or_default()),
+        (
+            "BUILDOSVERSION",
+            build.os_version.clone().unwrap_or_default(),
+        ),
         ("BUILDARCH", build.architecture.clone()),
         ("BUILDVARIANT", build.variant.clone().unwrap_or_default()),
         ("TARGETPLATFORM", target.to_string()),
         ("TARGETOS", target.os.clone()),
-        ("TARGETOSVERSION", target.os_version.clone().unwrap_or_default()),
+        (
+            "TARGETOSVERSION",
+            target.os_version.clone().unwrap_or_default(),
+        ),
         ("TARGETARCH", target.architecture.clone()),
         ("TARGETVARIANT", target.variant.clone().unwrap_or_default()),
         ("TARGETSTAGE", stage.to_owned()),
@@ -305,7 +345,9 @@ fn global_args(
     build_args: Option<&BTreeMap<String, String>>,
 ) -> Result<Env, LowerError> {
     for instruction in &file.global_args {
-        let InstructionKind::Arg(args) = &instruction.kind else { continue };
+        let InstructionKind::Arg(args) = &instruction.kind else {
+            continue;
+        };
         for arg in args {
             let given = build_args.and_then(|args| args.get(&arg.name.text));
             let value = match (given, &arg.default) {
@@ -317,7 +359,8 @@ fn global_args(
                 }
                 (None, None) => continue,
             };
-            env.set(&arg.name.text, &value).map_err(|error| error.at(instruction.span))?;
+            env.set(&arg.name.text, &value)
+                .map_err(|error| error.at(instruction.span))?;
         }
     }
     Ok(env)
@@ -346,9 +389,12 @@ fn epoch(
         return Ok(None);
     }
     let seconds: i64 = text.parse().map_err(|error: std::num::ParseIntError| {
-        LowerError::new(LowerErrorKind::Epoch, format!("invalid SOURCE_DATE_EPOCH: {text:?}"))
-            .with_hint("give whole seconds since 1970-01-01, or nothing")
-            .caused_by(error)
+        LowerError::new(
+            LowerErrorKind::Epoch,
+            format!("invalid SOURCE_DATE_EPOCH: {text:?}"),
+        )
+        .with_hint("give whole seconds since 1970-01-01, or nothing")
+        .caused_by(error)
     })?;
     Ok(Some(seconds))
 }

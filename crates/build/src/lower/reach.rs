@@ -1,6 +1,8 @@
 //! What the target needs: stages, triggers of their bases, and images.
 
-use firebuild_dockerfile::{Instruction, InstructionKind, Span, Word, expand_word, parse_instruction};
+use firebuild_dockerfile::{
+    Instruction, InstructionKind, Span, Word, expand_word, parse_instruction,
+};
 use firebuild_oci::Platform;
 
 use super::env::expansion_error;
@@ -14,6 +16,8 @@ const MAX_TRIGGERS: usize = 10_000;
 /// The result.
 pub(super) struct Reach {
     needed: Vec<bool>,
+    /// The last stage that uses a stage.
+    last_user: Vec<usize>,
     /// The instructions that bases fire, by stage.
     triggers: Vec<Vec<Instruction>>,
     /// Images that are not resolved yet, and who wants them.
@@ -33,6 +37,7 @@ impl Reach {
         let count = plan.stages.len();
         let mut reach = Self {
             needed: vec![false; count],
+            last_user: vec![0; count],
             triggers: (0..count).map(|_| Vec::new()).collect(),
             missing: Vec::new(),
         };
@@ -42,10 +47,16 @@ impl Reach {
                 continue;
             }
             let found = reach.visit(plan, resolved, index).map_err(|error| {
-                error.in_stage(&plan.label(index)).at(plan.stages[index].stage.from_span)
+                error
+                    .in_stage(&plan.label(index))
+                    .at(plan.stages[index].stage.from_span)
             })?;
+            for used in &found {
+                reach.last_user[*used] = reach.last_user[*used].max(index);
+            }
             todo.extend(found);
         }
+        reach.last_user[plan.target] = usize::MAX;
         reach.missing.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         reach.missing.dedup_by(|a, b| a.0 == b.0);
         Ok(reach)
@@ -53,6 +64,11 @@ impl Reach {
 
     pub(super) fn is_needed(&self, index: usize) -> bool {
         self.needed[index]
+    }
+
+    /// The last stage that uses a stage; of the target, none comes close.
+    pub(super) fn last_user(&self, index: usize) -> usize {
+        self.last_user[index]
     }
 
     pub(super) fn triggers(&self, index: usize) -> &[Instruction] {
@@ -75,7 +91,13 @@ impl Reach {
                 own_triggers(plan, *base)
             }
             (_, Some(Origin::Image(request))) => match resolved.images.get(&request) {
-                Some(image) => image.config.config.on_build.iter().map(String::as_str).collect(),
+                Some(image) => image
+                    .config
+                    .config
+                    .on_build
+                    .iter()
+                    .map(String::as_str)
+                    .collect(),
                 None => {
                     self.missing.push((request, stage.base.span));
                     Vec::new()
@@ -87,21 +109,32 @@ impl Reach {
             return Ok(stages);
         }
         self.triggers[index] = parse_triggers(&texts).map_err(|error| error.at(stage.from_span))?;
-        let own = stage.instructions.iter().map(|instruction| (instruction, None));
-        let fired = self.triggers[index].iter().map(|instruction| (instruction, Some(stage.from_span)));
+        let own = stage
+            .instructions
+            .iter()
+            .map(|instruction| (instruction, None));
+        let fired = self.triggers[index]
+            .iter()
+            .map(|instruction| (instruction, Some(stage.from_span)));
         for (instruction, place) in fired.chain(own) {
             for (word, is_copy) in sources(instruction) {
                 let span = place.unwrap_or(word.span);
-                let source = find_source(plan, word, is_copy, &plan.platform).map_err(|error| match place {
-                    Some(place) => error.moved_to(place),
-                    None => error,
-                })?;
+                let source =
+                    find_source(plan, word, is_copy, &plan.platform).map_err(
+                        |error| match place {
+                            Some(place) => error.moved_to(place),
+                            None => error,
+                        },
+                    )?;
                 match source {
                     Source::Stage(other) => {
-                        check_order(plan, index, other, word, is_copy).map_err(|error| error.at(span))?;
+                        check_order(plan, index, other, word, is_copy)
+                            .map_err(|error| error.at(span))?;
                         stages.push(other);
                     }
-                    Source::Other(Origin::Image(request)) if !resolved.images.contains_key(&request) => {
+                    Source::Other(Origin::Image(request))
+                        if !resolved.images.contains_key(&request) =>
+                    {
                         self.missing.push((request, span));
                     }
                     Source::Other(_) => {}
@@ -129,7 +162,10 @@ fn own_triggers<'a>(plan: &Plan<'a>, base: usize) -> Vec<&'a str> {
 
 fn parse_triggers(texts: &[&str]) -> Result<Vec<Instruction>, LowerError> {
     if texts.len() > MAX_TRIGGERS {
-        let message = format!("the base has {} ONBUILD triggers, more than {MAX_TRIGGERS}", texts.len());
+        let message = format!(
+            "the base has {} ONBUILD triggers, more than {MAX_TRIGGERS}",
+            texts.len()
+        );
         return Err(LowerError::new(LowerErrorKind::TooLarge, message));
     }
     let parse = |text: &&str| {
@@ -147,7 +183,10 @@ pub(super) fn sources(instruction: &Instruction) -> Vec<(&Word, bool)> {
         InstructionKind::Copy(copy) => copy.from.iter().map(|word| (word, true)).collect(),
         InstructionKind::Run(run) => {
             let mounts = run.mounts.iter();
-            mounts.filter_map(|mount| mount.from.as_ref()).map(|word| (word, false)).collect()
+            mounts
+                .filter_map(|mount| mount.from.as_ref())
+                .map(|word| (word, false))
+                .collect()
         }
         _ => Vec::new(),
     }
@@ -162,27 +201,42 @@ pub(super) fn find_source(
 ) -> Result<Source, LowerError> {
     let name = word.text.as_str();
     if is_copy {
-        let expanded = expand_word(name, plan.file.escape(), |_| None).map_err(|error| expansion_error(word, error))?;
+        let expanded = expand_word(name, plan.file.escape(), |_| None)
+            .map_err(|error| expansion_error(word, error))?;
         if expanded.text != name {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
             return Err(LowerError::new(LowerErrorKind::Stage, message).at(word.span));
         }
         if let Ok(number) = name.parse::<i64>() {
-            let index = usize::try_from(number).ok().filter(|index| *index < plan.stages.len());
+            let index = usize::try_from(number)
+                .ok()
+                .filter(|index| *index < plan.stages.len());
             return index.map(Source::Stage).ok_or_else(|| {
-                LowerError::new(LowerErrorKind::Stage, format!("invalid stage index {number}")).at(word.span)
+                LowerError::new(
+                    LowerErrorKind::Stage,
+                    format!("invalid stage index {number}"),
+                )
+                .at(word.span)
             });
         }
     }
     if let Some(index) = plan.stage_named(name) {
         return Ok(Source::Stage(index));
     }
-    let origin = plan.origin(name, platform).map_err(|error| error.at(word.span))?;
+    let origin = plan
+        .origin(name, platform)
+        .map_err(|error| error.at(word.span))?;
     Ok(Source::Other(origin))
 }
 
 /// Stages are lowered in their order, so a source must stand above its user.
-fn check_order(plan: &Plan<'_>, user: usize, source: usize, word: &Word, is_copy: bool) -> Result<(), LowerError> {
+fn check_order(
+    plan: &Plan<'_>,
+    user: usize,
+    source: usize,
+    word: &Word,
+    is_copy: bool,
+) -> Result<(), LowerError> {
     if source < user {
         return Ok(());
     }
@@ -196,13 +250,20 @@ fn check_order(plan: &Plan<'_>, user: usize, source: usize, word: &Word, is_copy
             plan.label(user)
         )
     } else {
-        format!("cannot mount from stage {:?}, it needs to be defined before current stage {:?}", word.text, plan.label(user))
+        format!(
+            "cannot mount from stage {:?}, it needs to be defined before current stage {:?}",
+            word.text,
+            plan.label(user)
+        )
     };
     Err(LowerError::new(LowerErrorKind::Stage, message))
 }
 
 fn circular(plan: &Plan<'_>, index: usize) -> LowerError {
-    let message = format!("circular dependency detected on stage: {}", plan.label(index));
+    let message = format!(
+        "circular dependency detected on stage: {}",
+        plan.label(index)
+    );
     LowerError::new(LowerErrorKind::Stage, message)
 }
 
@@ -214,8 +275,14 @@ fn check_cycles(plan: &Plan<'_>) -> Result<(), LowerError> {
         let mut edges = Vec::new();
         for instruction in &planned.stage.instructions {
             for (word, is_copy) in sources(instruction) {
-                let number = if is_copy { word.text.parse::<usize>().ok() } else { None };
-                let index = number.filter(|index| *index < count).or_else(|| plan.stage_named(&word.text));
+                let number = if is_copy {
+                    word.text.parse::<usize>().ok()
+                } else {
+                    None
+                };
+                let index = number
+                    .filter(|index| *index < count)
+                    .or_else(|| plan.stage_named(&word.text));
                 edges.extend(index.map(|index| (index, word.span)));
             }
         }

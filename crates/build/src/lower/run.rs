@@ -11,7 +11,16 @@ use crate::graph::{ExecOp, InlineFile, NetworkMode, Op, SecurityMode};
 const SCRIPT_DIR: &str = "/dev/pipes";
 
 /// Variables that every step gets from build arguments without a declaration, in both cases of letters.
-const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+const PROXIES: [&str; 5] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
+/// Bytes of the environments of all steps together.
+const MAX_ENV_BYTES: usize = 256 << 20;
 
 impl Stepper<'_, '_> {
     pub(super) fn run(&mut self, run: &Run) -> Result<(), LowerError> {
@@ -30,12 +39,23 @@ impl Stepper<'_, '_> {
                     self.wrong(LowerErrorKind::Value, message)
                 })?;
                 let argv = self.shell_argv(&path);
-                files.push(InlineFile { path, data: content.into_owned().into_bytes(), mode: 0o755 });
+                files.push(InlineFile {
+                    path,
+                    data: content.into_owned().into_bytes(),
+                    mode: 0o755,
+                });
                 argv
             }
         };
         if let [heredoc] = run.heredocs.as_slice() {
             shown += &format!(" ({})", heredoc_summary(&heredoc.body));
+        }
+        // Each step has the environment of its own, so many steps with a large one add up.
+        self.output.env_bytes += self.env.bytes();
+        if self.output.env_bytes > MAX_ENV_BYTES {
+            let message =
+                format!("the environments of all steps are larger than {MAX_ENV_BYTES} bytes");
+            return Err(self.wrong(LowerErrorKind::TooLarge, message));
         }
         let mut inputs = vec![self.vertex];
         let mounts = self.mounts(&run.mounts, &mut inputs)?;
@@ -79,7 +99,12 @@ impl Stepper<'_, '_> {
                 let same = self.args.iter().rev().find(|(other, _)| other == name);
                 same.and_then(|(_, value)| value.as_deref())
             };
-            let value = self.env.get(name).or_else(last).or(value.as_deref()).unwrap_or_default();
+            let value = self
+                .env
+                .get(name)
+                .or_else(last)
+                .or(value.as_deref())
+                .unwrap_or_default();
             shown += &format!("{name}={value} ");
         }
         if names.is_empty() {
@@ -92,7 +117,11 @@ impl Stepper<'_, '_> {
         let mut env = Vec::new();
         for name in PROXIES {
             // Of several spellings the last in order counts, which is the lower-case one.
-            let given = self.plan.build_args.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
+            let given = self
+                .plan
+                .build_args
+                .iter()
+                .rfind(|(key, _)| key.eq_ignore_ascii_case(name));
             if let Some((_, value)) = given {
                 env.push((name.to_owned(), value.clone()));
                 env.push((name.to_lowercase(), value.clone()));

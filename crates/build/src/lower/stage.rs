@@ -79,7 +79,11 @@ pub(super) fn lower_stage(
 ) -> Result<Done, LowerError> {
     let stage = plan.stages[index].stage;
     let triggers = reach.triggers(index);
-    let label = if plan.stages.len() == 1 { String::new() } else { plan.label(index) };
+    let label = if plan.stages.len() == 1 {
+        String::new()
+    } else {
+        plan.label(index)
+    };
     let place = |error: LowerError| error.at(stage.from_span).in_stage(&plan.label(index));
     let mut stepper = Stepper {
         plan,
@@ -94,8 +98,17 @@ pub(super) fn lower_stage(
         platform: plan.platform.clone(),
         workdir_set: false,
         cmd_set: false,
-        progress: Progress { label, total: 0, done: 0 },
-        now: Now { span: stage.from_span, comments: &stage.comments, is_trigger: false, text: &stage.text },
+        progress: Progress {
+            label,
+            total: 0,
+            done: 0,
+        },
+        now: Now {
+            span: stage.from_span,
+            comments: &stage.comments,
+            is_trigger: false,
+            text: &stage.text,
+        },
     };
     stepper.progress.total = stepper.count_steps(triggers);
     stepper.start().map_err(place)?;
@@ -109,7 +122,9 @@ pub(super) fn lower_stage(
                 text: &instruction.text,
             };
             // What a trigger says stands in no line of this file.
-            stepper.step(instruction, now).map_err(|error| place(error.moved_to(stage.from_span)))?;
+            stepper
+                .step(instruction, now)
+                .map_err(|error| place(error.moved_to(stage.from_span)))?;
         }
         for instruction in &stage.instructions {
             let now = Now {
@@ -118,7 +133,9 @@ pub(super) fn lower_stage(
                 is_trigger: false,
                 text: &instruction.text,
             };
-            stepper.step(instruction, now).map_err(|error| place(error.at(instruction.span)))?;
+            stepper
+                .step(instruction, now)
+                .map_err(|error| place(error.at(instruction.span)))?;
         }
     }
     Ok(Done {
@@ -156,7 +173,8 @@ impl<'a> Stepper<'a, '_> {
         let planned = &self.plan.stages[self.index];
         if let Base::Stage(base) = planned.base {
             let base = self.output.stages[base].clone();
-            let base = base.expect("a base stands above its user and is needed whenever the user is");
+            let base =
+                base.expect("a base stands above its user and is needed whenever the user is");
             self.vertex = base.vertex;
             self.config = base.config;
             self.config.config.on_build.clear();
@@ -194,7 +212,10 @@ impl<'a> Stepper<'a, '_> {
         self.config.extra.clear();
         self.config.config.extra.clear();
         self.config.config.on_build.clear();
-        let (wanted, offered) = (self.platform.clone().normalised(), image.config.platform.normalised());
+        let (wanted, offered) = (
+            self.platform.clone().normalised(),
+            image.config.platform.normalised(),
+        );
         if (&wanted.os, &wanted.architecture) != (&offered.os, &offered.architecture) {
             let base = &self.plan.stages[self.index].stage.base;
             self.warn(
@@ -215,17 +236,26 @@ impl<'a> Stepper<'a, '_> {
         }
         let text = format!("FROM {}", image.reference.canonical());
         let name = if is_base { self.named(&text) } else { text };
-        let op = ImageOp { reference: image.reference.canonical(), layers: image.layers.clone() };
-        self.output.vertices.source(Op::Image(op), || name, Some(self.now.span))
+        let op = ImageOp {
+            reference: image.reference.canonical(),
+            layers: image.layers.clone(),
+        };
+        self.output
+            .vertices
+            .source(Op::Image(op), || name, Some(self.now.span))
     }
 
     pub(super) fn scratch(&mut self) -> VertexId {
-        self.output.vertices.source(Op::Scratch, || "scratch".to_owned(), None)
+        self.output
+            .vertices
+            .source(Op::Scratch, || "scratch".to_owned(), None)
     }
 
     /// The vertex of a context; the empty name is the main one.
     pub(super) fn context(&mut self, name: &str) -> VertexId {
-        let op = Op::Context(ContextOp { name: name.to_owned() });
+        let op = Op::Context(ContextOp {
+            name: name.to_owned(),
+        });
         let shown = || match name {
             "" => "[internal] load build context".to_owned(),
             _ => format!("[internal] load build context {name}"),
@@ -238,7 +268,11 @@ impl<'a> Stepper<'a, '_> {
         let context = self.context(name);
         let scratch = self.scratch();
         let op = CopyOp {
-            sources: vec![CopySource::Paths { input: 1, pattern: "/".to_owned(), remote: false }],
+            sources: vec![CopySource::Paths {
+                input: 1,
+                pattern: "/".to_owned(),
+                remote: false,
+            }],
             dest: "/".to_owned(),
             ..CopyOp::default()
         };
@@ -293,13 +327,18 @@ impl<'a> Stepper<'a, '_> {
 
     /// Expands a word with what the stage has set so far.
     pub(super) fn expand(&mut self, word: &Word) -> Result<String, LowerError> {
-        let expanded = expand_word(&word.text, self.plan.file.escape(), |name| self.env.get(name))
-            .map_err(|error| expansion_error(word, error))?;
+        let expanded = expand_word(&word.text, self.plan.file.escape(), |name| {
+            self.env.get(name)
+        })
+        .map_err(|error| expansion_error(word, error))?;
         self.report_unset(&expanded.unset);
         Ok(expanded.text)
     }
 
-    pub(super) fn expand_maybe(&mut self, word: Option<&Word>) -> Result<Option<String>, LowerError> {
+    pub(super) fn expand_maybe(
+        &mut self,
+        word: Option<&Word>,
+    ) -> Result<Option<String>, LowerError> {
         word.map(|word| self.expand(word)).transpose()
     }
 
@@ -313,13 +352,18 @@ impl<'a> Stepper<'a, '_> {
             let hint = nearest_exact(name, self.env.names())
                 .map(|near| format!(" (did you mean ${near}?)"))
                 .unwrap_or_default();
-            self.warn(Rule::UndefinedVar, format!("Usage of undefined variable '${name}'{hint}"));
+            self.warn(
+                Rule::UndefinedVar,
+                format!("Usage of undefined variable '${name}'{hint}"),
+            );
         }
     }
 
     pub(super) fn warn(&mut self, rule: Rule, message: String) {
         if self.checks.wants(rule, self.now.comments) {
-            self.output.warnings.push(Warning::new(rule, self.now.span, message));
+            self.output
+                .warnings
+                .push(Warning::new(rule, self.now.span, message));
         }
     }
 
@@ -330,7 +374,13 @@ impl<'a> Stepper<'a, '_> {
     /// Adds a vertex of this stage.
     pub(super) fn push(&mut self, op: Op, inputs: Vec<VertexId>, name: String) -> VertexId {
         let stage = self.plan.name(self.index).to_owned();
-        self.output.vertices.push(Vertex { op, inputs, name, stage, span: Some(self.now.span) })
+        self.output.vertices.push(Vertex {
+            op,
+            inputs,
+            name,
+            stage,
+            span: Some(self.now.span),
+        })
     }
 
     /// Adds a history entry.
@@ -354,7 +404,8 @@ impl<'a> Stepper<'a, '_> {
     /// Like [`Stepper::shown`], with variables expanded where that is possible.
     pub(super) fn shown_expanded(&self) -> String {
         let shown = self.shown();
-        expand_word(&shown, self.plan.file.escape(), |name| self.env.get(name)).map_or(shown, |expanded| expanded.text)
+        expand_word(&shown, self.plan.file.escape(), |name| self.env.get(name))
+            .map_or(shown, |expanded| expanded.text)
     }
 
     /// The next step's name: `[build 2/5] RUN make`.
@@ -365,9 +416,22 @@ impl<'a> Stepper<'a, '_> {
         }
         progress.done += 1;
         let width = progress.total.to_string().len();
-        let label = if progress.label.is_empty() { String::new() } else { format!("{} ", progress.label) };
+        let label = if progress.label.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", progress.label)
+        };
         let trigger = if self.now.is_trigger { "ONBUILD " } else { "" };
-        format!("[{label}{:width$}/{}] {trigger}{text}", progress.done, progress.total)
+        format!(
+            "[{label}{:width$}/{}] {trigger}{text}",
+            progress.done, progress.total
+        )
+    }
+
+    /// Another name with the number of the step before.
+    pub(super) fn renamed(&mut self, text: &str) -> String {
+        self.progress.done = self.progress.done.saturating_sub(1);
+        self.named(text)
     }
 
     /// The directory of steps and of relative paths.

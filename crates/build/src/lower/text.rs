@@ -84,7 +84,11 @@ pub(super) fn heredoc_summary(body: &str) -> String {
     let body = body.trim();
     let mut lines = body.lines();
     let first = lines.next().unwrap_or_default().to_owned();
-    if lines.next().is_some() { first + "..." } else { first }
+    if lines.next().is_some() {
+        first + "..."
+    } else {
+        first
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +98,10 @@ mod tests {
     #[test]
     fn go_values() {
         let words = ["a b".to_owned(), "\"\\\n\u{1}é\u{85}".to_owned()];
-        assert_eq!(quoted_list(&words), "[\"a b\" \"\\\"\\\\\\n\\x01é\\u0085\"]");
+        assert_eq!(
+            quoted_list(&words),
+            "[\"a b\" \"\\\"\\\\\\n\\x01é\\u0085\"]"
+        );
         assert_eq!(quoted_list(&[]), "[]");
         for (nanos, text) in [
             (0, "0s"),
