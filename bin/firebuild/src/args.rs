@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Home {
     /// Directory for images, kernels and instances (default: XDG directories; for root /var/lib/firebuild)
-    #[arg(long, global = true, env = "FIREBUILD_HOME", value_name = "DIR", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) home: Option<PathBuf>,
 }
 
@@ -335,6 +335,14 @@ pub(crate) enum ImageCommand {
     Config {
         /// The image
         image: String,
+    },
+    /// Take an image from an OCI layout (directory or tar) or a `docker save` archive
+    Load {
+        /// The layout or archive
+        file: PathBuf,
+        /// Name instead of the one that it has there
+        #[arg(long, short = 't', value_name = "NAME:TAG")]
+        tag: Option<String>,
     },
     /// Remove names of images
     Rm {

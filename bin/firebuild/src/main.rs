@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod flags;
 mod report;
+mod sizes;
 
 use std::process::ExitCode;
 

@@ -48,10 +48,11 @@ impl Journal {
         }
     }
 
-    /// A step was done.
+    /// A step was done; its line begins with the time since the kernel started.
     pub(crate) fn debug(&mut self, text: &str) {
         if self.level >= LogLevel::Debug {
-            self.add(MessageLevel::Debug, text);
+            let milliseconds = crate::clock::uptime_ns() / 1_000_000;
+            self.add(MessageLevel::Debug, &format!("{milliseconds} ms: {text}"));
         }
     }
 

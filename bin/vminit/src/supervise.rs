@@ -110,6 +110,7 @@ impl<'a> Supervisor<'a> {
 
     /// Watches an application until the host has its exit record.
     pub(crate) fn watch(mut self, application: Application, stop_signal: Signal) {
+        self.tell();
         let started = GuestMessage::Started {
             pid: application.pid.as_raw_nonzero().get().unsigned_abs(),
             unix_ns: clock::unix_ns(),
@@ -159,7 +160,7 @@ impl<'a> Supervisor<'a> {
                 Some(stdio) => stdio.turn(&mut self.link.mux),
                 None => false,
             };
-            self.advance();
+            self.advance(moved);
             if self.phase == Phase::Done {
                 return;
             }
@@ -298,8 +299,8 @@ impl<'a> Supervisor<'a> {
         self.deadline = most.and_then(|most| Instant::now().checked_add(most));
     }
 
-    /// Goes on to the next phase where this one is over.
-    fn advance(&mut self) {
+    /// Goes on to the next phase where this one is over; not while bytes still come.
+    fn advance(&mut self, moved: bool) {
         let late = self
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
@@ -321,7 +322,7 @@ impl<'a> Supervisor<'a> {
             _ => {}
         }
         if self.phase == Phase::Draining
-            && (late || self.stdio.as_ref().is_none_or(Stdio::outputs_ended))
+            && (late && !moved || self.stdio.as_ref().is_none_or(Stdio::outputs_ended))
         {
             self.drained();
         }

@@ -1,10 +1,14 @@
 //! Images of the store: list, show, remove.
 
 use firebuild_build::export::{ImageRecord, image};
-use firebuild_oci::Reference;
+use firebuild_build::cancel::Cancel;
+use firebuild_build::transfer::{ImportOptions, Limits, import_layout};
+use firebuild_oci::layout::Layout;
+use firebuild_oci::{Platform, Reference};
 use firebuild_rootfs::dump::tree_to_text;
 use firebuild_store::Store;
 use serde::Serialize;
+use std::path::Path;
 
 use crate::error::Error;
 use crate::paths::Paths;
@@ -117,4 +121,28 @@ pub fn remove(paths: &Paths, name: &str) -> Result<(), ImageError> {
         Ok(false) => Err(Error::new(ImageErrorKind::NotFound, format!("no image {:?} in the store", reference.familiar()))),
         Err(error) => Err(Error::caused(ImageErrorKind::Store, "cannot write the image store", error)),
     }
+}
+
+/// Imports an image from an OCI layout or a `docker save` archive, and gives the name that it has now.
+///
+/// # Errors
+/// When the layout is damaged, holds several images and none was named, or has no name and none was given.
+pub fn load(paths: &Paths, file: &Path, tag: Option<&Reference>, cancel: &Cancel) -> Result<Reference, ImageError> {
+    let store = store(paths)?;
+    let failed = |error| Error::caused(ImageErrorKind::Store, format!("cannot load {}", file.display()), error);
+    let reference = match tag {
+        Some(tag) => tag.clone(),
+        None => {
+            let name = Layout::open(file)
+                .and_then(|layout| layout.find(None).map(|image| image.names.first().cloned()))
+                .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot load {}", file.display()), error))?;
+            let name = name.ok_or_else(|| {
+                Error::new(ImageErrorKind::Name, format!("{} has no image with a name; give one with --tag", file.display()))
+            })?;
+            name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("{} names its image {name:?}", file.display()), error))?
+        }
+    };
+    let options = ImportOptions { name: None, platform: Platform::host(), limits: Limits::default() };
+    import_layout(&store, file, &reference, &options, &|_| {}, cancel).map_err(failed)?;
+    Ok(reference)
 }

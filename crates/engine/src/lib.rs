@@ -6,13 +6,18 @@
 //! | module | use cases |
 //! |---|---|
 //! | [`paths`], [`config`] | where things live on this host |
+//! | [`build`], [`cancel`] | build a Dockerfile, and stop it |
+//! | [`images`] | list, show, load and remove images |
 //! | [`baseos`] | base images from a distribution's packages |
 //! | [`kernel`] | import, list and remove guest kernels |
 
 pub mod baseos;
+pub mod build;
+pub mod cancel;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod images;
 pub mod instance;
 pub mod kernel;
 pub mod log_file;

@@ -1,7 +1,8 @@
-//! `firebuild image ls|tree|config|rm`
+//! `firebuild image ls|tree|config|load|rm`
 
 use std::process::ExitCode;
 
+use firebuild_engine::cancel::on_interrupt;
 use firebuild_engine::images;
 use firebuild_engine::paths::Paths;
 
@@ -16,6 +17,11 @@ pub(crate) fn run(paths: &Paths, args: &ImageArgs) -> Done {
         ImageCommand::Ls(args) => list(paths, args.format)?,
         ImageCommand::Tree { image } => output::raw(images::tree_text(paths, image)?.as_bytes()),
         ImageCommand::Config { image } => output::line(&images::config_text(paths, image)?),
+        ImageCommand::Load { file, tag } => {
+            let tag = tag.as_deref().map(super::rootfs::parse_tag).transpose()?;
+            let name = images::load(paths, file, tag.as_ref(), &on_interrupt()?)?;
+            output::line(&name.familiar());
+        }
         ImageCommand::Rm { images } => {
             for image in images {
                 images::remove(paths, image)?;

@@ -1,10 +1,13 @@
 //! One command, one file.
 
+mod image;
 mod kernel;
+mod rootfs;
 mod shell;
 
 use std::process::ExitCode;
 
+use firebuild_engine::cancel::on_interrupt;
 use firebuild_engine::config::Overrides;
 use firebuild_engine::paths::Paths;
 
@@ -16,7 +19,7 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 
 /// Runs a helper process if this is one: the name of the helper stands in the first argument.
 pub(crate) fn helper() -> Option<ExitCode> {
-    None
+    firebuild_engine::build::sandbox_main()
 }
 
 /// Runs the command that was asked for.
@@ -26,6 +29,8 @@ pub(crate) fn dispatch(cli: Cli) -> Done {
         Paths::of_process(&overrides)
     };
     match &cli.command {
+        Command::Rootfs(args) => rootfs::run(&paths()?, args, &on_interrupt()?),
+        Command::Image(args) => image::run(&paths()?, args),
         Command::Kernel(args) => kernel::run(&paths()?, args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),

@@ -4,4 +4,5 @@
 
 pub(crate) mod diagnostic;
 pub(crate) mod output;
+pub(crate) mod progress;
 pub(crate) mod table;

@@ -2,9 +2,11 @@
 
 use firebuild_build::cancel::Cancel;
 use firebuild_build::event::Sink;
-use firebuild_build::export;
+use firebuild_build::export::{self, ImageRecord};
 use firebuild_build::resolve::{ImageRequest, ResolvedImage};
-use firebuild_oci::Reference;
+use firebuild_build::transfer;
+use firebuild_oci::registry::{self, Registry};
+use firebuild_oci::{Platform, Reference};
 use firebuild_store::Store;
 
 use super::{BuildError, BuildErrorKind};
@@ -21,19 +23,47 @@ pub(super) fn image(
     let reference: Reference = name.parse().map_err(|error| {
         BuildError::caused(BuildErrorKind::Dockerfile, format!("invalid image reference {name:?}"), error)
     })?;
-    let stored = store
-        .get_ref(&reference)
-        .map_err(|error| BuildError::caused(BuildErrorKind::Image, "cannot read the image store", error))?;
-    let _ = (pull, sink, cancel);
-    let Some(record) = stored else {
-        return Err(BuildError::new(BuildErrorKind::Image, format!("image {} is not in the store", reference.familiar())));
+    let image = match stored(store, &reference)? {
+        Some(image) if !pull => image,
+        _ => fetch(store, &reference, &request.platform, sink, cancel)?,
     };
-    let image = export::image(store, &record)
-        .map_err(|error| BuildError::caused(BuildErrorKind::Image, format!("cannot use image {}", reference.familiar()), error))?;
     Ok(ResolvedImage {
         reference: reference.with_digest(image.source.unwrap_or(image.manifest)),
         manifest: image.manifest,
         layers: image.chain.layers().iter().map(|layer| layer.diff_id).collect(),
         config: image.config,
+    })
+}
+
+/// The image as the store has it, if it does.
+pub(crate) fn stored(store: &Store, reference: &Reference) -> Result<Option<ImageRecord>, BuildError> {
+    let record = store
+        .get_ref(reference)
+        .map_err(|error| BuildError::caused(BuildErrorKind::Image, "cannot read the image store", error))?;
+    // A damaged image is fetched again.
+    Ok(record.and_then(|record| export::image(store, &record).ok()))
+}
+
+/// Pulls an image from its registry.
+pub(crate) fn fetch(
+    store: &Store,
+    reference: &Reference,
+    platform: &str,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<ImageRecord, BuildError> {
+    let platform: Platform = platform
+        .parse()
+        .map_err(|error| BuildError::caused(BuildErrorKind::Usage, format!("invalid platform {platform:?}"), error))?;
+    let registry = Registry::new(registry::Options::default());
+    transfer::pull(store, &registry, reference, &platform, &transfer::Limits::default(), sink, cancel).map_err(|error| {
+        let kind = if cancel.is_raised() { BuildErrorKind::Cancelled } else { BuildErrorKind::Image };
+        let hint = format!(
+            "firebuild baseos --bootstrap makes bases such as {} from packages where no registry can be reached",
+            reference.familiar()
+        );
+        let hint = reference.canonical().starts_with("docker.io/library/").then_some(hint);
+        let message = format!("cannot get image {}", reference.familiar());
+        BuildError::caused(kind, message, error).hints(hint)
     })
 }

@@ -5,7 +5,7 @@
 //! ```
 
 mod error;
-mod lookup;
+pub(crate) mod lookup;
 mod request;
 mod sources;
 
@@ -28,6 +28,7 @@ use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
 use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
 use firebuild_store::Store;
 
+pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream};
 pub use firebuild_build::export::{Output, OutputError};
