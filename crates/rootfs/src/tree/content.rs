@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{SeekFrom, fstat, seek};
 use rustix::io::Errno;
 
 use super::{Content, Opened, Segment, Source};
@@ -121,6 +121,19 @@ fn file_extents(file: &File, offset: u64, size: u64) -> io::Result<Vec<Extent>> 
     let end = offset
         .checked_add(size)
         .ok_or(io::ErrorKind::InvalidInput)?;
+    // A file with as many blocks as bytes has no holes. It matters: looking for the next hole from the middle of a large
+    // blob goes over all that follows, for each file that is in it.
+    let stat = fstat(file)?;
+    if u64::try_from(stat.st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(512)
+        >= u64::try_from(stat.st_size).unwrap_or(0)
+    {
+        return Ok(vec![Extent {
+            position: 0,
+            len: size,
+        }]);
+    }
     let mut extents = Vec::new();
     let mut at = offset;
     while at < end {
