@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod failure;
 mod flags;
+mod init;
 mod report;
 mod sizes;
 
