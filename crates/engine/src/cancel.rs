@@ -22,7 +22,9 @@ pub fn on_interrupt() -> io::Result<Cancel> {
     let cancel = Cancel::new()?;
     let signals = SignalFd::new(&[SIGINT, SIGTERM])?;
     let raised = cancel.clone();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals, &raised))?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || watch(&signals, &raised))?;
     Ok(cancel)
 }
 
@@ -36,7 +38,11 @@ fn watch(signals: &SignalFd, cancel: &Cancel) {
             if cancel.is_raised() {
                 // Its own default action then ends the process.
                 let _ = unblock_all();
-                let signal = if received.number == SIGTERM { Signal::TERM } else { Signal::INT };
+                let signal = if received.number == SIGTERM {
+                    Signal::TERM
+                } else {
+                    Signal::INT
+                };
                 let _ = kill_process(getpid(), signal);
             }
             cancel.raise();

@@ -1,7 +1,8 @@
 //! Images of the store: list, show, remove.
 
-use firebuild_build::export::{ImageRecord, image};
 use firebuild_build::cancel::Cancel;
+use firebuild_build::event::Sink;
+use firebuild_build::export::{ImageRecord, disk, image};
 use firebuild_build::transfer::{ImportOptions, Limits, import_layout};
 use firebuild_oci::layout::Layout;
 use firebuild_oci::{Platform, Reference};
@@ -10,8 +11,10 @@ use firebuild_store::Store;
 use serde::Serialize;
 use std::path::Path;
 
-use crate::error::Error;
+use crate::build::lookup;
+use crate::error::{Cause, Error};
 use crate::paths::Paths;
+use crate::run::ImageDisk;
 
 /// What went wrong with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,8 @@ pub struct Listed {
 
 /// Opens the store.
 pub(crate) fn store(paths: &Paths) -> Result<Store, ImageError> {
-    Store::open(paths.store()).map_err(|error| Error::caused(ImageErrorKind::Store, "cannot open the image store", error))
+    Store::open(paths.store())
+        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot open the image store", error))
 }
 
 /// All images, by name. A damaged one is left out.
@@ -54,12 +58,17 @@ pub(crate) fn store(paths: &Paths) -> Result<Store, ImageError> {
 /// When the store cannot be read.
 pub fn list(paths: &Paths) -> Result<Vec<Listed>, ImageError> {
     let store = store(paths)?;
-    let refs = store.list_refs().map_err(|error| Error::caused(ImageErrorKind::Store, "cannot list images", error))?;
+    let refs = store
+        .list_refs()
+        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot list images", error))?;
     Ok(refs
         .iter()
         .filter_map(|record| image(&store, record).ok())
         .map(|image| Listed {
-            name: image.name.parse::<Reference>().map_or(image.name.clone(), |name| name.familiar()),
+            name: image
+                .name
+                .parse::<Reference>()
+                .map_or(image.name.clone(), |name| name.familiar()),
             digest: image.manifest.to_string(),
             layers: image.chain.len(),
             size: image.size,
@@ -73,14 +82,31 @@ pub fn list(paths: &Paths) -> Result<Vec<Listed>, ImageError> {
 /// # Errors
 /// When the name is wrong, or the image is not there or damaged.
 pub fn find(store: &Store, name: &str) -> Result<ImageRecord, ImageError> {
-    let reference: Reference =
-        name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("invalid image reference {name:?}"), error))?;
+    let reference: Reference = name.parse().map_err(|error| {
+        Error::caused(
+            ImageErrorKind::Name,
+            format!("invalid image reference {name:?}"),
+            error,
+        )
+    })?;
     let record = store
         .get_ref(&reference)
-        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot read the image store", error))?
-        .ok_or_else(|| Error::new(ImageErrorKind::NotFound, format!("no image {:?} in the store", reference.familiar())))?;
-    image(store, &record)
-        .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot read the image {:?}", reference.familiar()), error))
+        .map_err(|error| {
+            Error::caused(ImageErrorKind::Store, "cannot read the image store", error)
+        })?
+        .ok_or_else(|| {
+            Error::new(
+                ImageErrorKind::NotFound,
+                format!("no image {:?} in the store", reference.familiar()),
+            )
+        })?;
+    image(store, &record).map_err(|error| {
+        Error::caused(
+            ImageErrorKind::Store,
+            format!("cannot read the image {:?}", reference.familiar()),
+            error,
+        )
+    })
 }
 
 /// Every file of an image with its metadata: the text form of its tree.
@@ -90,10 +116,13 @@ pub fn find(store: &Store, name: &str) -> Result<ImageRecord, ImageError> {
 pub fn tree_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
     let store = store(paths)?;
     let image = find(&store, name)?;
-    let tree = image
-        .chain
-        .tree(&store)
-        .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot read the files of {name:?}"), error))?;
+    let tree = image.chain.tree(&store).map_err(|error| {
+        Error::caused(
+            ImageErrorKind::Store,
+            format!("cannot read the files of {name:?}"),
+            error,
+        )
+    })?;
     Ok(tree_to_text(&tree))
 }
 
@@ -104,8 +133,13 @@ pub fn tree_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
 pub fn config_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
     let store = store(paths)?;
     let image = find(&store, name)?;
-    serde_json::to_string_pretty(&image.config)
-        .map_err(|error| Error::caused(ImageErrorKind::Store, "cannot write the configuration", error))
+    serde_json::to_string_pretty(&image.config).map_err(|error| {
+        Error::caused(
+            ImageErrorKind::Store,
+            "cannot write the configuration",
+            error,
+        )
+    })
 }
 
 /// Takes a name away. The content stays until the store is pruned.
@@ -114,12 +148,24 @@ pub fn config_text(paths: &Paths, name: &str) -> Result<String, ImageError> {
 /// When there is no such name.
 pub fn remove(paths: &Paths, name: &str) -> Result<(), ImageError> {
     let store = store(paths)?;
-    let reference: Reference =
-        name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("invalid image reference {name:?}"), error))?;
+    let reference: Reference = name.parse().map_err(|error| {
+        Error::caused(
+            ImageErrorKind::Name,
+            format!("invalid image reference {name:?}"),
+            error,
+        )
+    })?;
     match store.remove_ref(&reference) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Error::new(ImageErrorKind::NotFound, format!("no image {:?} in the store", reference.familiar()))),
-        Err(error) => Err(Error::caused(ImageErrorKind::Store, "cannot write the image store", error)),
+        Ok(false) => Err(Error::new(
+            ImageErrorKind::NotFound,
+            format!("no image {:?} in the store", reference.familiar()),
+        )),
+        Err(error) => Err(Error::caused(
+            ImageErrorKind::Store,
+            "cannot write the image store",
+            error,
+        )),
     }
 }
 
@@ -127,22 +173,104 @@ pub fn remove(paths: &Paths, name: &str) -> Result<(), ImageError> {
 ///
 /// # Errors
 /// When the layout is damaged, holds several images and none was named, or has no name and none was given.
-pub fn load(paths: &Paths, file: &Path, tag: Option<&Reference>, cancel: &Cancel) -> Result<Reference, ImageError> {
+pub fn load(
+    paths: &Paths,
+    file: &Path,
+    tag: Option<&Reference>,
+    cancel: &Cancel,
+) -> Result<Reference, ImageError> {
     let store = store(paths)?;
-    let failed = |error| Error::caused(ImageErrorKind::Store, format!("cannot load {}", file.display()), error);
+    let failed = |error| {
+        Error::caused(
+            ImageErrorKind::Store,
+            format!("cannot load {}", file.display()),
+            error,
+        )
+    };
     let reference = match tag {
         Some(tag) => tag.clone(),
         None => {
             let name = Layout::open(file)
                 .and_then(|layout| layout.find(None).map(|image| image.names.first().cloned()))
-                .map_err(|error| Error::caused(ImageErrorKind::Store, format!("cannot load {}", file.display()), error))?;
+                .map_err(|error| {
+                    Error::caused(
+                        ImageErrorKind::Store,
+                        format!("cannot load {}", file.display()),
+                        error,
+                    )
+                })?;
             let name = name.ok_or_else(|| {
-                Error::new(ImageErrorKind::Name, format!("{} has no image with a name; give one with --tag", file.display()))
+                Error::new(
+                    ImageErrorKind::Name,
+                    format!(
+                        "{} has no image with a name; give one with --tag",
+                        file.display()
+                    ),
+                )
             })?;
-            name.parse().map_err(|error| Error::caused(ImageErrorKind::Name, format!("{} names its image {name:?}", file.display()), error))?
+            name.parse().map_err(|error| {
+                Error::caused(
+                    ImageErrorKind::Name,
+                    format!("{} names its image {name:?}", file.display()),
+                    error,
+                )
+            })?
         }
     };
-    let options = ImportOptions { name: None, platform: Platform::host(), limits: Limits::default() };
+    let options = ImportOptions {
+        name: None,
+        platform: Platform::host(),
+        limits: Limits::default(),
+    };
     import_layout(&store, file, &reference, &options, &|_| {}, cancel).map_err(failed)?;
     Ok(reference)
+}
+
+/// The disk of an image, for a VM. An image that the store does not have is pulled from its registry, and an ext4 image that
+/// was not made yet is made.
+///
+/// # Errors
+/// When the image cannot be had or does not fit on a disk.
+pub fn disk_for(
+    paths: &Paths,
+    reference: &Reference,
+    min_size: Option<u64>,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<ImageDisk, ImageError> {
+    let store = store(paths)?;
+    let failed = |what: &str, error: Cause| {
+        Error::caused(
+            ImageErrorKind::Store,
+            format!("{what} {}", reference.familiar()),
+            error,
+        )
+    };
+    let found = lookup::stored(&store, reference)
+        .map_err(|error| failed("cannot read image", error.into()))?;
+    let image = match found {
+        Some(image) => image,
+        None => lookup::fetch(
+            &store,
+            reference,
+            &Platform::host().to_string(),
+            sink,
+            cancel,
+        )
+        .map_err(|error| {
+            Error::caused(
+                ImageErrorKind::NotFound,
+                format!("no image {}", reference.familiar()),
+                error,
+            )
+        })?,
+    };
+    let path = disk(&store, &image.chain, min_size)
+        .map_err(|error| failed("cannot make a disk of image", error.into()))?;
+    Ok(ImageDisk {
+        path,
+        config: image.config,
+        name: reference.familiar(),
+        digest: Some(image.manifest.to_string()),
+    })
 }

@@ -21,6 +21,7 @@ pub mod images;
 pub mod instance;
 pub mod kernel;
 pub mod log_file;
+pub mod monitor;
 pub mod paths;
 pub mod run;
 #[cfg(test)]

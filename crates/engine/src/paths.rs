@@ -155,6 +155,11 @@ impl Paths {
         self.data.join("kernels")
     }
 
+    /// What is known about instances and about this host.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// One directory per instance: what was asked, logs, scratch disk, exit record.
     pub fn instances(&self) -> PathBuf {
         self.state.join("instances")

@@ -46,7 +46,13 @@ pub struct BuildError {
 
 impl BuildError {
     pub(super) fn new(kind: BuildErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: None, hints: Vec::new(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            place: None,
+            hints: Vec::new(),
+            source: None,
+        }
     }
 
     pub(super) fn caused(
@@ -54,7 +60,10 @@ impl BuildError {
         message: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { source: Some(Box::new(source)), ..Self::new(kind, message) }
+        Self {
+            source: Some(Box::new(source)),
+            ..Self::new(kind, message)
+        }
     }
 
     pub(super) fn at(mut self, place: Option<Place>) -> Self {
@@ -94,6 +103,8 @@ impl std::fmt::Display for BuildError {
 
 impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|error| &**error as &(dyn Error + 'static))
+        self.source
+            .as_ref()
+            .map(|error| &**error as &(dyn Error + 'static))
     }
 }

@@ -21,7 +21,11 @@ pub(super) fn image(
 ) -> Result<ResolvedImage, BuildError> {
     let name = &request.reference;
     let reference: Reference = name.parse().map_err(|error| {
-        BuildError::caused(BuildErrorKind::Dockerfile, format!("invalid image reference {name:?}"), error)
+        BuildError::caused(
+            BuildErrorKind::Dockerfile,
+            format!("invalid image reference {name:?}"),
+            error,
+        )
     })?;
     let image = match stored(store, &reference)? {
         Some(image) if !pull => image,
@@ -30,16 +34,24 @@ pub(super) fn image(
     Ok(ResolvedImage {
         reference: reference.with_digest(image.source.unwrap_or(image.manifest)),
         manifest: image.manifest,
-        layers: image.chain.layers().iter().map(|layer| layer.diff_id).collect(),
+        layers: image
+            .chain
+            .layers()
+            .iter()
+            .map(|layer| layer.diff_id)
+            .collect(),
         config: image.config,
     })
 }
 
 /// The image as the store has it, if it does.
-pub(crate) fn stored(store: &Store, reference: &Reference) -> Result<Option<ImageRecord>, BuildError> {
-    let record = store
-        .get_ref(reference)
-        .map_err(|error| BuildError::caused(BuildErrorKind::Image, "cannot read the image store", error))?;
+pub(crate) fn stored(
+    store: &Store,
+    reference: &Reference,
+) -> Result<Option<ImageRecord>, BuildError> {
+    let record = store.get_ref(reference).map_err(|error| {
+        BuildError::caused(BuildErrorKind::Image, "cannot read the image store", error)
+    })?;
     // A damaged image is fetched again.
     Ok(record.and_then(|record| export::image(store, &record).ok()))
 }
@@ -52,9 +64,13 @@ pub(crate) fn fetch(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<ImageRecord, BuildError> {
-    let platform: Platform = platform
-        .parse()
-        .map_err(|error| BuildError::caused(BuildErrorKind::Usage, format!("invalid platform {platform:?}"), error))?;
+    let platform: Platform = platform.parse().map_err(|error| {
+        BuildError::caused(
+            BuildErrorKind::Usage,
+            format!("invalid platform {platform:?}"),
+            error,
+        )
+    })?;
     let registry = Registry::new(registry::Options::default());
     transfer::pull(store, &registry, reference, &platform, &transfer::Limits::default(), sink, cancel).map_err(|error| {
         let kind = if cancel.is_raised() { BuildErrorKind::Cancelled } else { BuildErrorKind::Image };

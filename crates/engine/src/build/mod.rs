@@ -28,10 +28,10 @@ use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
 use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
 use firebuild_store::Store;
 
-pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream};
 pub use firebuild_build::export::{Output, OutputError};
+pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
 pub use request::Request;
 
@@ -74,7 +74,11 @@ struct Source {
 
 impl Source {
     fn place(&self, span: Option<Span>) -> Option<Place> {
-        span.map(|span| Place { file: self.name.clone(), text: self.text.clone(), span: span.range() })
+        span.map(|span| Place {
+            file: self.name.clone(),
+            text: self.text.clone(),
+            span: span.range(),
+        })
     }
 }
 
@@ -82,38 +86,63 @@ impl Source {
 ///
 /// # Errors
 /// When anything on the way fails; what was finished before stays in the cache.
-pub fn build(paths: &Paths, request: &Request, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, BuildError> {
+pub fn build(
+    paths: &Paths,
+    request: &Request,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<BuildReport, BuildError> {
     let store = open(paths)?;
     let prepared = prepare(&store, request, sink, cancel)?;
-    let Prepared { source, lowered, contexts, .. } = &prepared;
+    let Prepared {
+        source,
+        lowered,
+        contexts,
+        ..
+    } = &prepared;
     let options = solve::Options {
         parallelism: parallelism(),
         no_cache: request.no_cache.clone(),
         contexts: contexts.clone(),
-        secrets: request.secrets.iter().map(|(id, data)| (id.clone(), Secret(data.clone()))).collect(),
+        secrets: request
+            .secrets
+            .iter()
+            .map(|(id, data)| (id.clone(), Secret(data.clone())))
+            .collect(),
         ssh: request.ssh.clone(),
         epoch: lowered.epoch,
     };
     let executor = Sandbox::new(&store);
-    let solved = solve::solve(&lowered.graph, &store, &executor, &options, sink, cancel).map_err(|error| {
-        let kind = match error.kind() {
-            SolveErrorKind::Cancelled => BuildErrorKind::Cancelled,
-            _ => BuildErrorKind::Step,
-        };
-        let (place, hints) = (source.place(error.span()), error.hints().to_vec());
-        let message = error.to_string();
-        BuildError::caused(kind, message, error).at(place).hints(hints)
-    })?;
+    let solved = solve::solve(&lowered.graph, &store, &executor, &options, sink, cancel).map_err(
+        |error| {
+            let kind = match error.kind() {
+                SolveErrorKind::Cancelled => BuildErrorKind::Cancelled,
+                _ => BuildErrorKind::Step,
+            };
+            let (place, hints) = (source.place(error.span()), error.hints().to_vec());
+            let message = error.to_string();
+            BuildError::caused(kind, message, error)
+                .at(place)
+                .hints(hints)
+        },
+    )?;
     let chain = &solved.chain;
     let mut config = lowered.config.clone();
     let times: Vec<Option<i64>> = chain.layers().iter().map(|layer| layer.created).collect();
     history::stamp(&mut config, &times, lowered.epoch);
     config.rootfs.diff_ids = chain.layers().iter().map(|layer| layer.diff_id).collect();
 
-    let (manifest, config_digest) = publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
-    let disk = if request.disk { Some(make_disk(&store, chain, request, sink)?) } else { None };
+    let (manifest, config_digest) =
+        publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
+    let disk = if request.disk {
+        Some(make_disk(&store, chain, request, sink)?)
+    } else {
+        None
+    };
     write_outputs(&store, chain, &config, lowered.epoch, request, sink)?;
-    store.settle().map_err(|error| BuildError::caused(BuildErrorKind::Output, "cannot finish the build", error))?;
+    store.settle().map_err(|error| {
+        BuildError::caused(BuildErrorKind::Output, "cannot finish the build", error)
+    })?;
     Ok(BuildReport {
         manifest,
         config: config_digest,
@@ -138,13 +167,43 @@ pub fn build(paths: &Paths, request: &Request, sink: Sink<'_>, cancel: &Cancel) 
 /// As [`build`], up to lowering.
 pub fn print_graph(paths: &Paths, request: &Request) -> Result<String, BuildError> {
     let store = open(paths)?;
-    let cancel = Cancel::new().map_err(|error| BuildError::caused(BuildErrorKind::Source, "cannot begin", error))?;
+    let cancel = Cancel::new()
+        .map_err(|error| BuildError::caused(BuildErrorKind::Source, "cannot begin", error))?;
     let prepared = prepare(&store, request, &|_| {}, &cancel)?;
     Ok(graph_to_text(&prepared.lowered.graph))
 }
 
+/// The image that the last stage of a Dockerfile is made from, as written there; nothing for `scratch` or another stage.
+///
+/// # Errors
+/// When the Dockerfile cannot be read or is wrong.
+pub fn base_of(request: &Request) -> Result<Option<Reference>, BuildError> {
+    let sources = sources::find(request)?;
+    let (text, parsed) = Dockerfile::parse_bytes(&sources.dockerfile);
+    let source = Source {
+        name: sources.name,
+        text,
+    };
+    let file = parsed.map_err(|errors| {
+        let first = errors.first();
+        BuildError::new(BuildErrorKind::Dockerfile, first.to_string())
+            .at(source.place(Some(first.span())))
+    })?;
+    let base = file
+        .stages
+        .last()
+        .map(|stage| stage.base.text.clone())
+        .unwrap_or_default();
+    if base == "scratch" || file.stage_named(&base).is_some() {
+        return Ok(None);
+    }
+    Ok(base.parse().ok())
+}
+
 fn open(paths: &Paths) -> Result<Store, BuildError> {
-    Store::open(paths.store()).map_err(|error| BuildError::caused(BuildErrorKind::Output, "cannot open the image store", error))
+    Store::open(paths.store()).map_err(|error| {
+        BuildError::caused(BuildErrorKind::Output, "cannot open the image store", error)
+    })
 }
 
 /// Everything that is known before anything is computed.
@@ -154,23 +213,42 @@ struct Prepared {
     contexts: BTreeMap<String, ContextDir>,
 }
 
-fn prepare(store: &Store, request: &Request, sink: Sink<'_>, cancel: &Cancel) -> Result<Prepared, BuildError> {
+fn prepare(
+    store: &Store,
+    request: &Request,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<Prepared, BuildError> {
     check_platform(&request.platform)?;
-    let Sources { name, dockerfile, context } = sources::find(request)?;
+    let Sources {
+        name,
+        dockerfile,
+        context,
+    } = sources::find(request)?;
     let (text, parsed) = Dockerfile::parse_bytes(&dockerfile);
     let source = Source { name, text };
     let file = parsed.map_err(|errors| {
         let first = errors.first();
         let more = errors.all().len() - 1;
-        let more = (more > 0).then(|| format!("the Dockerfile has {more} more error{}", if more == 1 { "" } else { "s" }));
-        BuildError::new(BuildErrorKind::Dockerfile, first.to_string()).at(source.place(Some(first.span()))).hints(more)
+        let more = (more > 0).then(|| {
+            format!(
+                "the Dockerfile has {more} more error{}",
+                if more == 1 { "" } else { "s" }
+            )
+        });
+        BuildError::new(BuildErrorKind::Dockerfile, first.to_string())
+            .at(source.place(Some(first.span())))
+            .hints(more)
     })?;
     let mut contexts = BTreeMap::from([(String::new(), context)]);
     let mut named = BTreeMap::new();
     for (name, value) in &request.contexts {
         named.insert(name.clone(), named_context(name, value, &mut contexts)?);
     }
-    let ignore = contexts[""].ignore.as_ref().and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
+    let ignore = contexts[""]
+        .ignore
+        .as_ref()
+        .and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
     let options = lower::Options {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
@@ -185,14 +263,24 @@ fn prepare(store: &Store, request: &Request, sink: Sink<'_>, cancel: &Cancel) ->
         let outcome = lower::lower(&file, &resolved, &options).map_err(|error| {
             let (place, hint) = (source.place(error.span()), error.hint().map(str::to_owned));
             let message = error.to_string();
-            BuildError::caused(BuildErrorKind::Dockerfile, message, error).at(place).hints(hint)
+            BuildError::caused(BuildErrorKind::Dockerfile, message, error)
+                .at(place)
+                .hints(hint)
         })?;
         match outcome {
             Outcome::Lowered(lowered) => {
                 for name in &lowered.unused_args {
-                    sink(Event::Notice { message: format!("build argument {name} is declared nowhere and has no effect") });
+                    sink(Event::Notice {
+                        message: format!(
+                            "build argument {name} is declared nowhere and has no effect"
+                        ),
+                    });
                 }
-                return Ok(Prepared { source, lowered, contexts });
+                return Ok(Prepared {
+                    source,
+                    lowered,
+                    contexts,
+                });
             }
             Outcome::Needs(requests) => {
                 for (image, span) in requests {
@@ -205,7 +293,9 @@ fn prepare(store: &Store, request: &Request, sink: Sink<'_>, cancel: &Cancel) ->
     }
     Err(BuildError::new(
         BuildErrorKind::Dockerfile,
-        format!("ONBUILD triggers ask for more images after {MAX_ROUNDS} rounds; they may go in circles"),
+        format!(
+            "ONBUILD triggers ask for more images after {MAX_ROUNDS} rounds; they may go in circles"
+        ),
     ))
 }
 
@@ -217,11 +307,17 @@ fn check_platform(platform: &Platform) -> Result<(), BuildError> {
     }
     Err(BuildError::new(
         BuildErrorKind::Usage,
-        format!("cannot build for {platform} on {host}: programs of the image could not be executed here"),
+        format!(
+            "cannot build for {platform} on {host}: programs of the image could not be executed here"
+        ),
     ))
 }
 
-fn named_context(name: &str, value: &str, contexts: &mut BTreeMap<String, ContextDir>) -> Result<NamedContext, BuildError> {
+fn named_context(
+    name: &str,
+    value: &str,
+    contexts: &mut BTreeMap<String, ContextDir>,
+) -> Result<NamedContext, BuildError> {
     if let Some(reference) = value.strip_prefix("docker-image://") {
         return Ok(NamedContext::Image(reference.to_owned()));
     }
@@ -229,11 +325,15 @@ fn named_context(name: &str, value: &str, contexts: &mut BTreeMap<String, Contex
     if !path.is_dir() {
         return Err(BuildError::new(
             BuildErrorKind::Source,
-            format!("--build-context {name}: {value} is neither a directory nor docker-image://REFERENCE"),
+            format!(
+                "--build-context {name}: {value} is neither a directory nor docker-image://REFERENCE"
+            ),
         ));
     }
     let ignore = path.join(".dockerignore");
-    let ignore = fs_err::read_to_string(&ignore).ok().map(|text| (ignore.display().to_string(), text));
+    let ignore = fs_err::read_to_string(&ignore)
+        .ok()
+        .map(|text| (ignore.display().to_string(), text));
     contexts.insert(name.to_owned(), ContextDir { path, ignore });
     Ok(NamedContext::Files)
 }
@@ -244,11 +344,26 @@ fn parallelism() -> NonZeroUsize {
     NonZeroUsize::new(processors.max(2) * 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn make_disk(store: &Store, chain: &Arc<Chain>, request: &Request, sink: Sink<'_>) -> Result<PathBuf, BuildError> {
+fn make_disk(
+    store: &Store,
+    chain: &Arc<Chain>,
+    request: &Request,
+    sink: Sink<'_>,
+) -> Result<PathBuf, BuildError> {
     let item = "exporting ext4".to_owned();
-    sink(Event::Progress { item: item.clone(), current: 0, total: None, done: false });
+    sink(Event::Progress {
+        item: item.clone(),
+        current: 0,
+        total: None,
+        done: false,
+    });
     let path = disk(store, chain, request.min_size).map_err(output_failed)?;
-    sink(Event::Progress { item, current: 0, total: None, done: true });
+    sink(Event::Progress {
+        item,
+        current: 0,
+        total: None,
+        done: true,
+    });
     Ok(path)
 }
 
@@ -265,15 +380,29 @@ fn write_outputs(
         chain,
         config,
         name: name.as_deref(),
-        base_layers: chain.layers().iter().take_while(|layer| layer.created.is_none()).count(),
+        base_layers: chain
+            .layers()
+            .iter()
+            .take_while(|layer| layer.created.is_none())
+            .count(),
         min_size: request.min_size,
         epoch,
     };
     for output in &request.outputs {
         let item = format!("exporting {}", output.kind.word());
-        sink(Event::Progress { item: item.clone(), current: 0, total: None, done: false });
+        sink(Event::Progress {
+            item: item.clone(),
+            current: 0,
+            total: None,
+            done: false,
+        });
         export(store, &image, output).map_err(output_failed)?;
-        sink(Event::Progress { item, current: 0, total: None, done: true });
+        sink(Event::Progress {
+            item,
+            current: 0,
+            total: None,
+            done: true,
+        });
     }
     Ok(())
 }

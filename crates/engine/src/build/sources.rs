@@ -25,40 +25,70 @@ pub(super) fn find(request: &Request) -> Result<Sources, BuildError> {
     let (file, context) = match (&request.dockerfile, &request.context) {
         (Some(file), Some(context)) => (file.clone(), context.clone()),
         (Some(file), None) => {
-            let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-            (file.clone(), parent.map_or_else(|| PathBuf::from("."), Path::to_owned))
+            let parent = file
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            (
+                file.clone(),
+                parent.map_or_else(|| PathBuf::from("."), Path::to_owned),
+            )
         }
         (None, Some(context)) => (context.join("Dockerfile"), context.clone()),
         (None, None) => {
-            return Err(BuildError::new(BuildErrorKind::Usage, "neither a Dockerfile nor a build context was given"));
+            return Err(BuildError::new(
+                BuildErrorKind::Usage,
+                "neither a Dockerfile nor a build context was given",
+            ));
         }
     };
     if !context.is_dir() {
-        let why = if context.exists() { "is no directory" } else { "does not exist" };
-        return Err(BuildError::new(BuildErrorKind::Source, format!("the build context {} {why}", context.display())));
+        let why = if context.exists() {
+            "is no directory"
+        } else {
+            "does not exist"
+        };
+        return Err(BuildError::new(
+            BuildErrorKind::Source,
+            format!("the build context {} {why}", context.display()),
+        ));
     }
     let dockerfile = read(&file)?;
     let ignore = ignore_file(&file, &context)?;
     Ok(Sources {
         name: file.display().to_string(),
         dockerfile,
-        context: ContextDir { path: context, ignore },
+        context: ContextDir {
+            path: context,
+            ignore,
+        },
     })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, BuildError> {
-    let fail = |error| BuildError::caused(BuildErrorKind::Source, format!("cannot read the Dockerfile {}", file.display()), error);
+    let fail = |error| {
+        BuildError::caused(
+            BuildErrorKind::Source,
+            format!("cannot read the Dockerfile {}", file.display()),
+            error,
+        )
+    };
     let meta = fs_err::metadata(file).map_err(fail)?;
     if meta.is_dir() {
         return Err(BuildError::new(
             BuildErrorKind::Source,
-            format!("the Dockerfile {} is a directory; give the file in it", file.display()),
+            format!(
+                "the Dockerfile {} is a directory; give the file in it",
+                file.display()
+            ),
         ));
     }
     if meta.len() > MAX_DOCKERFILE {
         return Err(BuildError::new(
             BuildErrorKind::Source,
-            format!("{} is too large for a Dockerfile: more than {MAX_DOCKERFILE} bytes", file.display()),
+            format!(
+                "{} is too large for a Dockerfile: more than {MAX_DOCKERFILE} bytes",
+                file.display()
+            ),
         ));
     }
     fs_err::read(file).map_err(fail)
@@ -76,7 +106,11 @@ fn ignore_file(dockerfile: &Path, context: &Path) -> Result<Option<(String, Stri
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(BuildError::caused(BuildErrorKind::Source, format!("cannot read {}", path.display()), error));
+                return Err(BuildError::caused(
+                    BuildErrorKind::Source,
+                    format!("cannot read {}", path.display()),
+                    error,
+                ));
             }
         }
     }

@@ -88,6 +88,11 @@ impl Instances {
         }
     }
 
+    /// The instances of a monitor, which is told where they are.
+    pub(crate) fn in_directories(dir: PathBuf, runtime: PathBuf) -> Self {
+        Self { dir, runtime }
+    }
+
     /// Makes the directory, private to this user.
     ///
     /// # Errors

@@ -327,8 +327,11 @@ fn move_into_place(new: &Path, place: &Path) -> Result<bool, KernelError> {
 
 fn write(path: &Path, content: &[u8]) -> Result<(), KernelError> {
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
     let mut file = fs_err::File::create_new(path).map_err(|error| io("write", path, error))?;
-    file.write_all(content)
+    // Whatever the umask: a VMM with a user of its own opens its kernel anew.
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(content))
         .and_then(|()| file.sync_all())
         .map_err(|error| io("write", path, error))
 }

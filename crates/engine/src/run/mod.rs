@@ -11,5 +11,17 @@
 //! ```
 
 pub mod command;
+mod detached;
 pub mod env;
+mod error;
+mod foreground;
+mod prepare;
+mod print;
 pub mod publish;
+mod request;
+
+pub use detached::detached;
+pub use error::{RunError, RunErrorKind};
+pub use foreground::foreground;
+pub use print::{Printed, print};
+pub use request::{Detached, DiskFor, ImageDisk, NetworkMode, Outcome, Request};

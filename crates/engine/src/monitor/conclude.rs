@@ -1,0 +1,83 @@
+//! From the launch to the last file: everything an owner does for one instance.
+
+use super::control::Server;
+use super::event_loop::{EventLoop, Finished};
+use super::front::{Front, Notice};
+use super::launch::{Launched, launch};
+use super::order::Order;
+use super::{disk, report};
+use crate::instance::{Ended, Owned, RECORDS};
+use crate::run::RunError;
+
+/// How an instance ended.
+#[derive(Debug)]
+pub(crate) struct Concluded {
+    pub(crate) ended: Ended,
+}
+
+/// Runs an instance to its end. What it used is released whatever happens; its record stays, unless the
+/// order says otherwise or nothing was ever started.
+pub(crate) fn own(
+    owned: Owned,
+    order: &Order,
+    vminit: &[u8],
+    mut front: Front<'_>,
+) -> Result<Concluded, RunError> {
+    let launched = match launch(&owned, order, vminit) {
+        Ok(launched) => launched,
+        Err(error) => {
+            if let Some(reporter) = front.reporter.take() {
+                reporter.fail(&error);
+            }
+            // Nothing has run: nothing is left of the attempt. Its own failure is less than the error.
+            let _ = disk::remove(owned.instance());
+            let _ = owned.remove();
+            return Err(error);
+        }
+    };
+    let Launched {
+        machine,
+        agent,
+        notices,
+    } = launched;
+    for text in notices {
+        if let Some(reporter) = &front.reporter {
+            reporter.tell(&report::News::Notice { text: text.clone() });
+        }
+        (front.notices)(Notice::Note(text));
+    }
+    let finished = EventLoop::new(&owned, machine, agent, front).run();
+    Ok(conclude(owned, order.remove, finished))
+}
+
+/// Writes the end down, tells who waits, removes what is not kept, and lets go.
+fn conclude(owned: Owned, remove: bool, finished: Finished) -> Concluded {
+    let Finished {
+        mut ended,
+        server,
+        mut cleanup,
+        ..
+    } = finished;
+    if let Err(error) = disk::remove(owned.instance()) {
+        cleanup.push(format!("cannot remove the scratch disk: {error}"));
+    }
+    if !cleanup.is_empty() {
+        if !ended.error.is_empty() {
+            ended.error.push('\n');
+        }
+        ended.error.push_str(&cleanup.join("\n"));
+    }
+    let written = owned.write(RECORDS.exit, &ended);
+    if let Some(server) = server {
+        Server::end(server, &ended);
+    }
+    // Without an exit record the instance would look dead, which is then the truth.
+    let removed = if remove { owned.remove() } else { Ok(()) };
+    for error in [written.err(), removed.err()].into_iter().flatten() {
+        if !ended.error.is_empty() {
+            ended.error.push('\n');
+        }
+        ended.error.push_str(&error.to_string());
+    }
+    Concluded { ended }
+}

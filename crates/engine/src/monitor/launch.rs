@@ -1,0 +1,195 @@
+//! From an order to a machine that boots.
+
+use std::ffi::OsString;
+
+use firebuild_guest_proto::RunConfig;
+use firebuild_vm::accel;
+use firebuild_vm::backend::qemu::{self, Qemu, find_program};
+use firebuild_vm::capability::KvmState;
+use firebuild_vm::launch::LaunchErrorKind;
+use firebuild_vm::net::host::HostNetwork;
+use firebuild_vm::plan::Role;
+use firebuild_vm::run_dir::{RunDirError, RunDirErrorKind};
+use firebuild_vm::spec::{Accel, InitrdPart, PrivateBytes};
+use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmSpec};
+use jiff::Timestamp;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::order::Order;
+use super::{disk, initrd};
+use crate::error::Error;
+use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
+use crate::run::{RunError, RunErrorKind};
+
+/// Bytes for the guest's entropy pool: twice what its generator is keyed with.
+const ENTROPY_BYTES: usize = 64;
+/// Where administrators' programs are; an ordinary user often has no `sbin` on the PATH.
+const MORE_PATH: &str = "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin";
+
+/// A machine that boots, and the channel to it.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) machine: Machine,
+    pub(crate) agent: Agent,
+    /// Things to tell once.
+    pub(crate) notices: Vec<String>,
+}
+
+/// Launches. What was made is removed again when something fails.
+pub(crate) fn launch(owned: &Owned, order: &Order, vminit: &[u8]) -> Result<Launched, RunError> {
+    let backend = backend(order)?;
+    let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
+    // The guest's clock and entropy are as fresh as can be.
+    let guest = refreshed(&order.guest)?;
+    let mut spec = order.spec.clone();
+    spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
+    let (checked, plan) = match plan(&backend, spec, &dir) {
+        Ok(planned) => planned,
+        Err(error) => {
+            // The reason is known; what is left of the run dir is reclaimed with the next of its name.
+            let _ = dir.remove();
+            return Err(error);
+        }
+    };
+    if let Err(error) = disk::make(owned.instance(), &order.scratch) {
+        let _ = dir.remove();
+        return Err(error);
+    }
+    record(owned, RECORDS.spec, checked.spec())?;
+    record(owned, RECORDS.plan, &plan)?;
+    let mut machine = firebuild_vm::launch(&plan, dir).map_err(|error| {
+        let kind = match error.kind() {
+            LaunchErrorKind::Port => RunErrorKind::Port,
+            _ => RunErrorKind::Launch,
+        };
+        Error::caused(kind, "cannot start the machine", error)
+    })?;
+    record(owned, RECORDS.machine, &machine_record(&backend, &machine))?;
+    let agent = machine
+        .take_channel()
+        .ok_or(std::io::ErrorKind::NotConnected.into())
+        .and_then(Agent::new)
+        .map_err(|error| {
+            Error::caused(
+                RunErrorKind::Launch,
+                "cannot open the channel to the guest",
+                error,
+            )
+        })?;
+    let mut notices = plan.notices.clone();
+    notices.extend(checked.notices().iter().cloned());
+    notices.dedup();
+    Ok(Launched {
+        machine,
+        agent,
+        notices,
+    })
+}
+
+/// What would be launched, as text: the spec and the plan. Nothing is made.
+pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
+    let backend = backend(order)?;
+    let user = rustix::process::geteuid().is_root().then_some((0, 0));
+    let dir = RunDir::dry(&order.runtime, order.id.as_str(), user).map_err(run_dir_error)?;
+    let mut spec = order.spec.clone();
+    let part = |name: &str| InitrdPart::Private {
+        name: name.to_owned(),
+        contents: PrivateBytes::new(Vec::new()),
+    };
+    spec.initrd = vec![part("init and modules"), part("configuration")];
+    let (checked, plan) = plan(&backend, spec, &dir)?;
+    let spec = serde_json::to_string_pretty(checked.spec())
+        .map_err(|error| Error::caused(RunErrorKind::Machine, "cannot show the machine", error))?;
+    Ok((spec + "\n", plan.to_text()))
+}
+
+fn plan(backend: &Qemu, spec: VmSpec, dir: &RunDir) -> Result<(CheckedSpec, LaunchPlan), RunError> {
+    let checked = spec.check(&backend.capabilities()).map_err(|error| {
+        Error::caused(RunErrorKind::Machine, "this machine is not possible", error)
+    })?;
+    let plan = backend.plan(&checked, dir).map_err(|error| {
+        Error::caused(
+            RunErrorKind::Machine,
+            "this machine cannot be planned",
+            error,
+        )
+    })?;
+    Ok((checked, plan))
+}
+
+/// QEMU as it is on this host.
+fn backend(order: &Order) -> Result<Qemu, RunError> {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if !path.is_empty() {
+        path.push(":");
+    }
+    path.push(OsString::from(MORE_PATH));
+    let program = find_program(qemu::PROGRAM, &path).ok_or_else(|| {
+        Error::new(
+            RunErrorKind::Launch,
+            format!(
+                "{} is not installed: install it with 'apt-get install qemu-system-x86'",
+                qemu::PROGRAM
+            ),
+        )
+    })?;
+    let kvm = match order.spec.accel {
+        Accel::Tcg => KvmState::Unusable {
+            reason: "it was not asked for".to_owned(),
+        },
+        Accel::Auto | Accel::Kvm => accel::probe(&program, &order.state),
+    };
+    Ok(Qemu {
+        program,
+        passt: find_program(qemu::PASST, &path),
+        kvm,
+        host: HostNetwork::discover(),
+    })
+}
+
+fn refreshed(guest: &RunConfig) -> Result<RunConfig, RunError> {
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    getrandom(&mut entropy[..], GetRandomFlags::empty())
+        .map_err(|error| Error::caused(RunErrorKind::Io, "cannot get random bytes", error))?;
+    let now = u64::try_from(Timestamp::now().as_nanosecond()).ok();
+    Ok(RunConfig {
+        clock_unix_ns: now,
+        entropy,
+        ..guest.clone()
+    })
+}
+
+fn machine_record(backend: &Qemu, machine: &Machine) -> MachineRecord {
+    let processes = machine.pids();
+    let of = |wanted: fn(Role) -> bool| {
+        processes
+            .iter()
+            .filter(move |(role, _)| wanted(*role))
+            .filter_map(|(_, pid)| ProcessRef::of(*pid))
+    };
+    MachineRecord {
+        format: FORMAT,
+        backend: backend.name().to_owned(),
+        boot_id: boot_id(),
+        monitor: ProcessRef::myself().unwrap_or(ProcessRef {
+            pid: 0,
+            start_ticks: 0,
+        }),
+        vmm: of(|role| role == Role::Vmm).next(),
+        helpers: of(|role| role != Role::Vmm).collect(),
+    }
+}
+
+fn record<T: serde::Serialize>(owned: &Owned, name: &str, value: &T) -> Result<(), RunError> {
+    owned
+        .write(name, value)
+        .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot record the machine", error))
+}
+
+fn run_dir_error(error: RunDirError) -> RunError {
+    let kind = match error.kind() {
+        RunDirErrorKind::InUse => RunErrorKind::Instance,
+        _ => RunErrorKind::Io,
+    };
+    Error::caused(kind, "cannot make the run dir of the machine", error)
+}

@@ -1,0 +1,51 @@
+//! What a monitor is told to run.
+//!
+//! For a detached instance it crosses from `run` to the monitor as JSON in memory that both share; it
+//! holds the values of variables, so it is never a file.
+
+use std::path::PathBuf;
+
+use firebuild_guest_proto::RunConfig;
+use firebuild_vm::VmSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::instance::InstanceId;
+
+/// An instance that has been recorded and shall be run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) id: InstanceId,
+    /// The directory of instances.
+    pub(crate) instances: PathBuf,
+    /// Where the answer of the KVM probe is remembered.
+    pub(crate) state: PathBuf,
+    /// Where run dirs are.
+    pub(crate) runtime: PathBuf,
+    /// The machine, without its initrd.
+    pub(crate) spec: VmSpec,
+    pub(crate) guest: RunConfig,
+    /// In load order.
+    pub(crate) modules: Vec<ModuleFile>,
+    pub(crate) scratch: Scratch,
+    /// Whether the record goes at the end.
+    pub(crate) remove: bool,
+}
+
+/// A kernel module for the initrd.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ModuleFile {
+    /// Its name in the guest's directory of modules.
+    pub(crate) name: String,
+    /// Where it is on the host.
+    pub(crate) path: PathBuf,
+}
+
+/// The disk that the guest writes to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scratch {
+    /// An empty file system, sparse.
+    Empty { bytes: u64 },
+    /// A copy of the image's disk, sharing its blocks where the host can.
+    Copy { of: PathBuf },
+}

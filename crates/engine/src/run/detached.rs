@@ -1,0 +1,82 @@
+//! `run -d`: a monitor process owns the machine.
+
+use firebuild_vm::net::host::HostNetwork;
+
+use super::error::{RunError, RunErrorKind};
+use super::prepare::{Prepared, prepare};
+use super::request::{Detached, DiskFor, Outcome, Request};
+use crate::error::Error;
+use crate::instance::Instances;
+use crate::kernel::Catalogue;
+use crate::monitor::{Causes, News, Notice, Notices, abandon, listen, spawn};
+use crate::paths::Paths;
+
+/// Starts an image under a monitor of its own, and comes back when its application runs, or could not be
+/// executed: then with the outcome, as the second half.
+///
+/// # Errors
+/// Whatever kept the machine from being started.
+pub fn detached(
+    paths: &Paths,
+    request: &Request,
+    disk_for: DiskFor<'_>,
+    notices: Notices<'_>,
+) -> Result<Result<Detached, Outcome>, RunError> {
+    let kernel = Catalogue::new(paths)
+        .find(request.kernel.as_deref())
+        .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
+    let Prepared {
+        mut record,
+        mut order,
+        notices: told,
+    } = prepare(
+        paths,
+        request,
+        &kernel,
+        &HostNetwork::discover(),
+        None,
+        disk_for,
+    )?;
+    for text in told {
+        notices(Notice::Note(text));
+    }
+    record.detached = true;
+    // Nobody is there to type.
+    record.stdin = false;
+    order.guest.stdin = false;
+    let owned = Instances::prepare(paths)
+        .and_then(|instances| instances.create(request.name.as_deref(), record))
+        .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot record the VM", error))?;
+    let (id, name) = (order.id.clone(), owned.instance().record().name.clone());
+    let news = match spawn(owned, &order) {
+        Ok(news) => news,
+        Err(error) => {
+            abandon(paths, &order);
+            return Err(error);
+        }
+    };
+    match listen(news, &mut |text| notices(Notice::Note(text))) {
+        Some(News::Started) => Ok(Ok(Detached { id, name })),
+        Some(News::Exited { code, error }) => Ok(Err(Outcome {
+            id,
+            exit_code: code,
+            error: (!error.is_empty()).then_some(error),
+        })),
+        Some(News::Failed {
+            kind,
+            message,
+            causes,
+        }) => Err(match Causes::chain(causes) {
+            Some(cause) => Error::caused(kind.into_error_kind(), message, cause),
+            None => Error::new(kind.into_error_kind(), message),
+        }),
+        Some(News::Notice { .. }) | None => Err(Error::new(
+            RunErrorKind::Monitor,
+            format!(
+                "the monitor of the VM {} ended without a word; 'firebuild inspect {}' shows what is known",
+                id.short(),
+                id.short()
+            ),
+        )),
+    }
+}

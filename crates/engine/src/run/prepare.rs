@@ -1,0 +1,391 @@
+//! From a request to everything that a monitor needs, without starting anything.
+
+use std::net::IpAddr;
+
+use firebuild_guest_proto::{Channel, EnvVar, RootLayout, RunConfig, Signal, WindowSize};
+use firebuild_oci::ContainerConfig;
+use firebuild_vm::net::host::HostNetwork;
+use firebuild_vm::net::user::{GUEST_MAC, guest_network};
+use firebuild_vm::spec::{
+    ConsoleLog, Disk, KernelFormat, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT,
+    UserNetwork, VmSpec,
+};
+use jiff::Timestamp;
+
+use super::command::{Argv, argv};
+use super::env::merge;
+use super::error::{RunError, RunErrorKind};
+use super::request::{DiskFor, ImageDisk, NetworkMode, Request};
+use crate::error::Error;
+use crate::instance::{FORMAT, InstanceId, MASK, NetworkRecord, RECORDS, Record};
+use crate::kernel::{Kernel, Presence, Purpose};
+use crate::monitor::order::{ModuleFile, Order, Scratch};
+use crate::paths::Paths;
+
+/// The console is the kernel's and the init's; a few lines, unless something goes wrong over and over.
+const CONSOLE_BYTES: u64 = 4 << 20;
+
+/// An order and the record of what it is for.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) record: Record,
+    pub(crate) order: Order,
+    /// Things to tell once.
+    pub(crate) notices: Vec<String>,
+}
+
+/// Resolves a request. `size` is that of the caller's terminal, if it has one.
+pub(crate) fn prepare(
+    paths: &Paths,
+    request: &Request,
+    kernel: &Kernel,
+    host: &HostNetwork,
+    size: Option<WindowSize>,
+    disk_for: DiskFor<'_>,
+) -> Result<Prepared, RunError> {
+    let mut notices = Vec::new();
+    let overlay = matches!(
+        kernel.presence(Purpose::Overlay),
+        Presence::Builtin | Presence::Module
+    );
+    // A copy is the guest's only disk, so it has to have the room that a scratch disk would give.
+    let wanted = (!overlay).then_some(request.disk_bytes);
+    let image = disk_for(&request.image, wanted).map_err(|cause| {
+        Error::caused(
+            RunErrorKind::Image,
+            format!("cannot run {}", request.image),
+            cause,
+        )
+    })?;
+    if !overlay {
+        notices.push(format!(
+            "the kernel {} has no overlayfs: this VM gets a private copy of the image's disk",
+            kernel.id
+        ));
+    }
+    let id = InstanceId::random()
+        .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot name the VM", error))?;
+    let guest = guest(request, &image, kernel, host, size, overlay, &id)?;
+    let spec = spec(paths, request, kernel, &image, overlay, &id);
+    let record = record(request, &image, kernel, host, &guest, id.clone());
+    let scratch = if overlay {
+        Scratch::Empty {
+            bytes: request.disk_bytes,
+        }
+    } else {
+        Scratch::Copy {
+            of: image.path.clone(),
+        }
+    };
+    let modules = kernel
+        .modules_for(&purposes(request, overlay))
+        .into_iter()
+        .map(|(module, path)| ModuleFile {
+            name: module.file.clone(),
+            path,
+        })
+        .collect();
+    Ok(Prepared {
+        record,
+        order: Order {
+            id,
+            instances: paths.instances(),
+            state: paths.state().to_owned(),
+            runtime: paths.runtime().to_owned(),
+            spec,
+            guest: guest.config,
+            modules,
+            scratch,
+            remove: request.remove,
+        },
+        notices,
+    })
+}
+
+/// What the machine that is planned for needs from its kernel; all its devices are on a PCI bus.
+fn purposes(request: &Request, overlay: bool) -> Vec<Purpose> {
+    let mut purposes = vec![
+        Purpose::Pci,
+        Purpose::Disk,
+        Purpose::Filesystem,
+        Purpose::Console,
+        Purpose::Channel,
+    ];
+    if overlay {
+        purposes.push(Purpose::Overlay);
+    }
+    if request.network == NetworkMode::User {
+        purposes.push(Purpose::Network);
+    }
+    purposes
+}
+
+/// The guest's configuration and where its program ends and its arguments begin.
+struct Guest {
+    config: RunConfig,
+    entrypoint_words: usize,
+}
+
+fn guest(
+    request: &Request,
+    image: &ImageDisk,
+    kernel: &Kernel,
+    host: &HostNetwork,
+    size: Option<WindowSize>,
+    overlay: bool,
+    id: &InstanceId,
+) -> Result<Guest, RunError> {
+    let of_image: &ContainerConfig = &image.config.config;
+    let Argv {
+        words,
+        entrypoint_words,
+    } = argv(of_image, request.entrypoint.as_deref(), &request.arguments).ok_or_else(|| {
+        Error::new(
+            RunErrorKind::Command,
+            format!(
+                "{} names no command (neither ENTRYPOINT nor CMD): give one after --",
+                image.name
+            ),
+        )
+    })?;
+    let hostname = match &request.hostname {
+        Some(name) => checked_hostname(name)?,
+        None => id.short().to_owned(),
+    };
+    let root = if overlay {
+        RootLayout::overlay()
+    } else {
+        RootLayout::private()
+    };
+    let mut config = RunConfig::new(words, hostname, root, Channel::virtio_serial());
+    config.env = merge(
+        &of_image.env,
+        &request.env,
+        &config.hostname,
+        request.terminal,
+    );
+    config.cwd = workdir(request, of_image)?;
+    config.user = request
+        .user
+        .clone()
+        .unwrap_or_else(|| of_image.user.clone());
+    config.stop_signal = stop_signal(request, of_image)?;
+    config.stdin = request.stdin;
+    config.terminal = request.terminal.then(|| {
+        size.unwrap_or(WindowSize {
+            rows: 24,
+            columns: 80,
+        })
+    });
+    if request.verbose {
+        config.log_level = firebuild_guest_proto::LogLevel::Debug;
+    }
+    if request.network == NetworkMode::User {
+        let network = guest_network(host);
+        config.interfaces = vec![network.interface];
+        config.resolver = Some(firebuild_guest_proto::Resolver {
+            nameservers: network.nameservers,
+            search: network.search,
+            options: Vec::new(),
+        });
+    }
+    config.modules = kernel
+        .modules_for(&purposes(request, overlay))
+        .into_iter()
+        .map(|(module, _)| format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file))
+        .collect();
+    config.validate().map_err(|error| {
+        Error::caused(
+            RunErrorKind::Flag,
+            format!("{} cannot be run like this", image.name),
+            error,
+        )
+    })?;
+    Ok(Guest {
+        config,
+        entrypoint_words,
+    })
+}
+
+fn workdir(request: &Request, image: &ContainerConfig) -> Result<String, RunError> {
+    match &request.workdir {
+        Some(dir) if dir.starts_with('/') => Ok(dir.clone()),
+        Some(dir) => Err(Error::new(
+            RunErrorKind::Flag,
+            format!("the working directory '{dir}' is not absolute"),
+        )),
+        None if image.working_dir.is_empty() => Ok("/".to_owned()),
+        None if image.working_dir.starts_with('/') => Ok(image.working_dir.clone()),
+        // An image made by hand; Docker takes it from the root.
+        None => Ok(format!("/{}", image.working_dir)),
+    }
+}
+
+fn stop_signal(request: &Request, image: &ContainerConfig) -> Result<Signal, RunError> {
+    let Some(text) = request
+        .stop_signal
+        .as_ref()
+        .or(image.stop_signal.as_ref())
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(Signal::TERM);
+    };
+    text.parse().map_err(|error| {
+        Error::caused(
+            RunErrorKind::Flag,
+            format!("the stop signal '{text}' cannot be used"),
+            crate::error::Cause::from(error),
+        )
+    })
+}
+
+/// RFC 1123: labels of letters, digits and hyphens; the whole within what Linux takes.
+fn checked_hostname(name: &str) -> Result<String, RunError> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if name.len() <= 64 && name.split('.').all(label) {
+        return Ok(name.to_owned());
+    }
+    Err(Error::new(
+        RunErrorKind::Flag,
+        format!(
+            "'{name}' cannot be a host name: letters, digits and hyphens can, in labels of at most 63, \
+             64 in all"
+        ),
+    ))
+}
+
+fn spec(
+    paths: &Paths,
+    request: &Request,
+    kernel: &Kernel,
+    image: &ImageDisk,
+    overlay: bool,
+    id: &InstanceId,
+) -> VmSpec {
+    let dir = paths.instances().join(id.as_str());
+    let own = |name: &str, serial: &str| Disk {
+        path: dir.join(name),
+        read_only: false,
+        serial: serial.to_owned(),
+    };
+    let disks = if overlay {
+        vec![
+            Disk {
+                path: image.path.clone(),
+                read_only: true,
+                serial: ROOT_DISK_SERIAL.to_owned(),
+            },
+            own(RECORDS.scratch, SCRATCH_DISK_SERIAL),
+        ]
+    } else {
+        vec![own(RECORDS.copy, ROOT_DISK_SERIAL)]
+    };
+    VmSpec {
+        format: SPEC_FORMAT,
+        id: id.as_str().to_owned(),
+        cpus: request.cpus,
+        memory_mib: request.memory_mib,
+        kernel: firebuild_vm::spec::Kernel {
+            path: kernel.vmlinux(),
+            format: if kernel.pvh {
+                KernelFormat::ElfPvh
+            } else {
+                KernelFormat::Elf
+            },
+        },
+        // Made by whoever launches: it holds secrets.
+        initrd: Vec::new(),
+        kernel_args: request.kernel_args.clone(),
+        disks,
+        network: match request.network {
+            NetworkMode::None => Network::None,
+            NetworkMode::User => Network::User(UserNetwork {
+                publish: request.publish.clone(),
+            }),
+        },
+        console: ConsoleLog {
+            path: Some(dir.join(RECORDS.console)),
+            max_bytes: CONSOLE_BYTES,
+        },
+        accel: request.accel,
+        machine: request.machine,
+    }
+}
+
+fn record(
+    request: &Request,
+    image: &ImageDisk,
+    kernel: &Kernel,
+    host: &HostNetwork,
+    guest: &Guest,
+    id: InstanceId,
+) -> Record {
+    let config = &guest.config;
+    Record {
+        format: FORMAT,
+        id,
+        name: String::new(), // chosen when it is created
+        image: image.name.clone(),
+        image_digest: image.digest.clone(),
+        labels: image.config.config.labels.clone(),
+        created_at: Timestamp::now(),
+        argv: config.argv.clone(),
+        entrypoint_words: guest.entrypoint_words,
+        env: config.env.iter().map(masked).collect(),
+        cwd: config.cwd.clone(),
+        user: config.user.clone(),
+        hostname: config.hostname.clone(),
+        stop_signal: config.stop_signal.to_string(),
+        kernel: kernel.id.clone(),
+        kernel_args: request.kernel_args.clone(),
+        cpus: request.cpus,
+        memory_mib: request.memory_mib,
+        disk_bytes: request.disk_bytes,
+        image_disk: image.path.display().to_string(),
+        network: network_record(request, host),
+        detached: false,
+        remove: request.remove,
+        terminal: request.terminal,
+        stdin: request.stdin,
+    }
+}
+
+fn masked(variable: &EnvVar) -> String {
+    format!("{}={MASK}", variable.name)
+}
+
+fn network_record(request: &Request, host: &HostNetwork) -> NetworkRecord {
+    if request.network == NetworkMode::None {
+        return NetworkRecord {
+            mode: "none".to_owned(),
+            ..NetworkRecord::default()
+        };
+    }
+    let network = guest_network(host);
+    let gateway = network
+        .interface
+        .routes
+        .iter()
+        .find_map(|route| route.gateway.filter(IpAddr::is_ipv4));
+    NetworkRecord {
+        mode: "user".to_owned(),
+        mac: Some(GUEST_MAC.to_string()),
+        addresses: network
+            .interface
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        gateway,
+        nameservers: network.nameservers,
+        publish: request.publish.clone(),
+    }
+}

@@ -1,0 +1,135 @@
+//! What `run` is asked for, and what it gives.
+
+use std::path::PathBuf;
+
+use firebuild_oci::{ImageConfig, Reference};
+use firebuild_vm::spec::{Accel, MachineType, PortPublish};
+
+use super::env::Assignment;
+use crate::error::Cause;
+use crate::instance::InstanceId;
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The image.
+    pub image: Reference,
+    /// `--entrypoint`: a program instead of the image's; empty for none.
+    pub entrypoint: Option<String>,
+    /// What stands after the image.
+    pub arguments: Vec<String>,
+    /// Variables in their order: those of files first, then those of flags.
+    pub env: Vec<Assignment>,
+    /// A user instead of the image's.
+    pub user: Option<String>,
+    /// A working directory instead of the image's.
+    pub workdir: Option<String>,
+    /// A host name; by default the short id.
+    pub hostname: Option<String>,
+    /// A name; by default a random one.
+    pub name: Option<String>,
+    /// Published ports.
+    pub publish: Vec<PortPublish>,
+    /// How the guest reaches the network.
+    pub network: NetworkMode,
+    /// Remove the record at the end.
+    pub remove: bool,
+    /// Give the application a terminal.
+    pub terminal: bool,
+    /// Carry standard input.
+    pub stdin: bool,
+    /// A signal instead of the image's STOPSIGNAL.
+    pub stop_signal: Option<String>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Size of the scratch disk in bytes.
+    pub disk_bytes: u64,
+    /// The id of a kernel; by default the newest that fits.
+    pub kernel: Option<String>,
+    /// Further arguments for the kernel.
+    pub kernel_args: Vec<String>,
+    /// Which processor emulation.
+    pub accel: Accel,
+    /// Which machine model.
+    pub machine: MachineType,
+    /// Tell the steps of the guest init too.
+    pub verbose: bool,
+}
+
+impl Request {
+    /// A request with Docker's and the original's defaults.
+    pub fn new(image: Reference) -> Self {
+        Self {
+            image,
+            entrypoint: None,
+            arguments: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            workdir: None,
+            hostname: None,
+            name: None,
+            publish: Vec::new(),
+            network: NetworkMode::User,
+            remove: false,
+            terminal: false,
+            stdin: false,
+            stop_signal: None,
+            cpus: 1,
+            memory_mib: 512,
+            disk_bytes: 10 << 30,
+            kernel: None,
+            kernel_args: Vec::new(),
+            accel: Accel::Auto,
+            machine: MachineType::Auto,
+            verbose: false,
+        }
+    }
+}
+
+/// How a guest reaches the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// User-mode networking.
+    #[default]
+    User,
+    /// Its loopback only.
+    None,
+}
+
+/// An image as a disk.
+#[derive(Debug, Clone)]
+pub struct ImageDisk {
+    /// The ext4 file, shared and never written.
+    pub path: PathBuf,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// Its name, as people write it.
+    pub name: String,
+    /// Digest of its manifest.
+    pub digest: Option<String>,
+}
+
+/// Gives the disk of an image, at least so many bytes large when a size is given.
+pub type DiskFor<'a> = &'a mut dyn FnMut(&Reference, Option<u64>) -> Result<ImageDisk, Cause>;
+
+/// How a run in the foreground ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The instance; its record is gone with `--rm`.
+    pub id: InstanceId,
+    /// The code to end with: the application's own, 125 to 127, 128 + signal.
+    pub exit_code: u8,
+    /// What went wrong, where it was not the application that failed.
+    pub error: Option<String>,
+}
+
+/// An instance that runs by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detached {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its name.
+    pub name: String,
+}
