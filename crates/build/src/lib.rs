@@ -24,10 +24,12 @@ pub mod copy;
 pub mod dump;
 pub mod event;
 pub mod exec;
-// pub mod export; follows with the ext4 writer
+pub mod export;
 pub mod graph;
 pub mod history;
 pub mod key;
 pub mod lower;
 pub mod resolve;
+pub mod sandbox;
 pub mod solve;
+pub mod transfer;

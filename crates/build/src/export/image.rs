@@ -45,14 +45,24 @@ pub fn publish(
     source: Option<&Digest>,
 ) -> Result<(Digest, Digest), ExportError> {
     let mut config = config.clone();
-    let layers = chain.layers();
-    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
-    let config_bytes = config.to_bytes();
-    let config_digest = store.put_blob(&config_bytes)?;
+    let layers: Vec<Digest> = chain.layers().iter().map(|layer| layer.diff_id).collect();
+    config.rootfs.diff_ids.clone_from(&layers);
+    publish_bytes(store, &layers, &config.to_bytes(), names, source).map_err(ExportError::from)
+}
+
+/// The same for a configuration whose bytes must stay what they are, so that the image keeps its ID.
+pub(crate) fn publish_bytes(
+    store: &Store,
+    layers: &[Digest],
+    config_bytes: &[u8],
+    names: &[Reference],
+    source: Option<&Digest>,
+) -> Result<(Digest, Digest), StoreError> {
+    let config_digest = store.put_blob(config_bytes)?;
     let config_descriptor = Descriptor::new(media_type::OCI_CONFIG, config_digest, config_bytes.len() as u64);
     let descriptors = layers
         .iter()
-        .map(|layer| Ok(Descriptor::new(media_type::OCI_LAYER, layer.diff_id, store.blob_size(&layer.diff_id)?)))
+        .map(|layer| Ok(Descriptor::new(media_type::OCI_LAYER, *layer, store.blob_size(layer)?)))
         .collect::<Result<Vec<_>, StoreError>>()?;
     let manifest_bytes = Manifest::new(config_descriptor, descriptors).to_bytes();
     let manifest = store.put_blob(&manifest_bytes)?;

@@ -9,6 +9,7 @@ mod output;
 mod write;
 
 pub use disk::disk;
+pub(crate) use image::publish_bytes;
 pub use image::{ImageRecord, image, publish};
 pub use output::{Compression, Dest, Output, OutputError, OutputKind};
 pub use write::{Image, export};

@@ -1,0 +1,120 @@
+//! From a registry into the store.
+
+use std::io::Write;
+
+use firebuild_oci::media_type::layer_compression;
+use firebuild_oci::registry::{Registry, ResolvedImage};
+use firebuild_oci::{Digest, Platform, Reference};
+use firebuild_store::Store;
+
+use super::Limits;
+use super::error::{TransferError, TransferErrorKind as Kind};
+use super::layers::{Wanted, take_in};
+use crate::cancel::Cancel;
+use crate::event::Sink;
+use crate::export::{ImageRecord, image, publish_bytes};
+
+/// Pulls the image that `reference` names for `platform`, and makes `reference` stand for it in the store.
+///
+/// Layers that the store has are not fetched. The configuration keeps its bytes, the digest in the registry is kept as
+/// [`ImageRecord::source`]. Progress goes to `sink`, one item for each layer. When it fails, layers that were complete
+/// stay in the store and the next pull goes on from there; the name keeps what it stood for.
+///
+/// A raised `cancel` ends it with the next bytes that come; a server that is silent is left after its timeout.
+///
+/// # Errors
+/// The text names the reference, and the layer where there is one.
+pub fn pull(
+    store: &Store,
+    registry: &Registry,
+    reference: &Reference,
+    platform: &Platform,
+    limits: &Limits,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<ImageRecord, TransferError> {
+    let found = registry.resolve(reference, platform)?;
+    let wanted = wanted(reference, &found)?;
+    take_in(
+        store,
+        &wanted,
+        limits,
+        sink,
+        cancel,
+        &|layer: &Wanted, out: &mut dyn Write, progress: &dyn Fn(u64)| {
+            let descriptor = &found.manifest.layers[layer.index];
+            registry
+                .blob(&found.reference, descriptor, out, progress)
+                .map_err(TransferError::from)
+        },
+    )?;
+    let diff_ids = &found.config.rootfs.diff_ids;
+    record(
+        store,
+        diff_ids,
+        &found.config_bytes,
+        reference,
+        Some(&found.digest),
+    )
+}
+
+fn wanted(reference: &Reference, found: &ResolvedImage) -> Result<Vec<Wanted>, TransferError> {
+    let layers = found
+        .manifest
+        .layers
+        .iter()
+        .zip(&found.config.rootfs.diff_ids)
+        .enumerate();
+    layers
+        .map(|(index, (descriptor, diff_id))| {
+            let kind = descriptor.media_type.as_str();
+            if !kind.is_empty() && layer_compression(kind).is_none() {
+                return Err(TransferError::new(
+                    Kind::Corrupt,
+                    format!(
+                        "cannot use image {reference}: its layer {} is of type {kind:?}",
+                        descriptor.digest
+                    ),
+                ));
+            }
+            Ok(Wanted {
+                index,
+                diff_id: *diff_id,
+                name: descriptor.digest.short(),
+                size: descriptor.size,
+            })
+        })
+        .collect()
+}
+
+/// Gives an image whose layers are in the store its name, and reads it back.
+pub(super) fn record(
+    store: &Store,
+    diff_ids: &[Digest],
+    config_bytes: &[u8],
+    reference: &Reference,
+    source: Option<&Digest>,
+) -> Result<ImageRecord, TransferError> {
+    let failed = |error| TransferError::store(format!("cannot store image {reference}"), error);
+    publish_bytes(
+        store,
+        diff_ids,
+        config_bytes,
+        std::slice::from_ref(reference),
+        source,
+    )
+    .map_err(failed)?;
+    let record = store.get_ref(reference).map_err(failed)?.ok_or_else(|| {
+        TransferError::new(
+            Kind::Io,
+            format!("image {reference} was removed while it was stored"),
+        )
+    })?;
+    image(store, &record).map_err(|error| {
+        TransferError::caused(
+            Kind::Io,
+            format!("cannot read image {reference} back"),
+            error,
+        )
+    })
+}
