@@ -14,7 +14,7 @@ const BUFFERS: usize = 2;
 pub(super) const PIECE: usize = 64 << 10;
 pub(super) static ZEROS: [u8; PIECE] = [0; PIECE];
 
-enum Job {
+pub(super) enum Job {
     Bytes(Box<[u8]>, usize),
     Zeros(u64),
 }
