@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the init is made of, from the root of the workspace.
-const SOURCES: [&str; 6] =
-    ["bin/vminit", "crates/accounts", "crates/guest-proto", "crates/sys", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 6] = [
+    "bin/vminit",
+    "crates/accounts",
+    "crates/guest-proto",
+    "crates/sys",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 /// Settings of the outer build that must not reach the nested one: flags (coverage, sanitizers, `-D warnings` of a lint
 /// run), another target directory, a lint driver in place of the compiler, what cargo tells this build script.
@@ -52,7 +58,15 @@ fn main() {
         }
     }
     cargo
-        .args(["build", "--package", "vminit", "--bin", "vminit", "--profile", "vminit"])
+        .args([
+            "build",
+            "--package",
+            "vminit",
+            "--bin",
+            "vminit",
+            "--profile",
+            "vminit",
+        ])
         // Named even where it is the host's own: the flags are then for the program, not for macros and build scripts.
         .args(["--locked", "--offline", "--target", target])
         .arg("--manifest-path")
@@ -64,7 +78,10 @@ fn main() {
         Ok(status) => status,
         Err(error) => panic!("cannot start cargo for the guest init: {error}"),
     };
-    assert!(status.success(), "the guest init (package vminit) does not build for {target}: {status}");
+    assert!(
+        status.success(),
+        "the guest init (package vminit) does not build for {target}: {status}"
+    );
 
     let program = directory.join(target).join("vminit/vminit");
     println!("cargo::rustc-env=VMINIT_PATH={}", program.display());
@@ -77,6 +94,12 @@ fn setting(name: &str) -> OsString {
 
 fn is_of_outer_build(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| {
-        OUTER.iter().any(|outer| if outer.ends_with('_') { name.starts_with(outer) } else { name == *outer })
+        OUTER.iter().any(|outer| {
+            if outer.ends_with('_') {
+                name.starts_with(outer)
+            } else {
+                name == *outer
+            }
+        })
     })
 }

@@ -11,7 +11,10 @@ mod tests {
     fn it_is_a_static_program() {
         assert!(VMINIT.starts_with(b"\x7fELF"));
         // A dynamic one would name its loader, which no initrd has.
-        assert!(!VMINIT.windows(8).any(|bytes| bytes == b"/ld-linu"), "it asks for a loader");
+        assert!(
+            !VMINIT.windows(8).any(|bytes| bytes == b"/ld-linu"),
+            "it asks for a loader"
+        );
         assert!(VMINIT.len() < 2 << 20, "{} bytes", VMINIT.len());
     }
 }

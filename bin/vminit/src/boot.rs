@@ -48,6 +48,7 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     journal.open_console();
     let config = sweep::take_config()?;
     journal.set_level(config.log_level);
+    journal.debug("the configuration is read");
     let devices = Devices::watch(journal);
     modules::load_all(&config.modules, journal);
     let mut link = Link::open(&config.channel, &devices)?;

@@ -20,19 +20,25 @@ const MODULES: [&str; 12] = [
 ];
 
 /// A kernel to boot.
-#[derive(Debug)]
-pub struct Kernel {
-    pub image: PathBuf,
+pub(crate) struct Kernel {
+    /// The image, a `vmlinuz`.
+    pub(crate) image: Vec<u8>,
     /// Name and content, in load order.
-    pub modules: Vec<(String, Vec<u8>)>,
+    pub(crate) modules: Vec<(String, Vec<u8>)>,
 }
 
 impl Kernel {
-    /// The kernel of the package that `FIREBUILD_TEST_KERNEL_DEB` names, unpacked into `directory`; or why not.
-    pub fn unpack(directory: &Path) -> Result<Kernel, String> {
+    /// The kernel of the package that `FIREBUILD_TEST_KERNEL_DEB` names; or why there is none.
+    pub(crate) fn of_package() -> Result<Kernel, String> {
+        let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let directory = scratch.path();
         let package = std::env::var_os("FIREBUILD_TEST_KERNEL_DEB").filter(|path| !path.is_empty());
         let package = package.ok_or("FIREBUILD_TEST_KERNEL_DEB names no kernel package")?;
-        let status = Command::new("dpkg-deb").arg("-x").arg(&package).arg(directory).status();
+        let status = Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(&package)
+            .arg(directory)
+            .status();
         if !status.is_ok_and(|status| status.success()) {
             return Err(format!("cannot unpack {}", package.display()));
         }
@@ -40,14 +46,20 @@ impl Kernel {
         let image = boot
             .flatten()
             .map(|entry| entry.path())
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+            })
             .ok_or("the package has no vmlinuz")?;
+        let image = fs_err::read(image).map_err(|error| error.to_string())?;
         let mut files = Vec::new();
         collect(&directory.join("lib/modules"), &mut files);
         let modules = MODULES
             .iter()
             .filter_map(|name| {
-                let file = files.iter().find(|file| file.file_stem().is_some_and(|stem| stem == *name))?;
+                let file = files
+                    .iter()
+                    .find(|file| file.file_stem().is_some_and(|stem| stem == *name))?;
                 Some(((*name).to_owned(), fs_err::read(file).unwrap()))
             })
             .collect();

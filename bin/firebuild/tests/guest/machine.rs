@@ -18,35 +18,37 @@ use crate::guest::kernel::Kernel;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a machine is made of, beside its kernel.
-#[derive(Debug, Default)]
-pub struct Parts {
+#[derive(Default)]
+pub(crate) struct Parts {
     /// Files of the initrd beside those of the protocol.
-    pub extra: Option<Archive>,
+    pub(crate) extra: Option<Archive>,
     /// Disks, each with its serial number and whether it is read-only.
-    pub disks: Vec<(PathBuf, &'static str, bool)>,
+    pub(crate) disks: Vec<(PathBuf, &'static str, bool)>,
     /// More arguments of QEMU.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// Bytes that the guest finds in the channel before the protocol begins.
-    pub garbage: Vec<u8>,
+    pub(crate) garbage: Vec<u8>,
+    /// No serial port, so that the kernel finds no console.
+    pub(crate) without_console: bool,
 }
 
 /// A machine that runs.
-pub struct Machine {
+pub(crate) struct Machine {
     qemu: Child,
     directory: tempfile::TempDir,
     socket: UnixStream,
     mux: Mux,
     started: Instant,
     /// Everything that the guest said, in order.
-    pub messages: Vec<GuestMessage>,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+    pub(crate) messages: Vec<GuestMessage>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
     /// Whether stdout is read at all.
-    pub reads_stdout: bool,
+    pub(crate) reads_stdout: bool,
 }
 
 impl Machine {
-    pub fn start(kernel: &Kernel, mut config: RunConfig, parts: Parts) -> Machine {
+    pub(crate) fn start(kernel: &Kernel, mut config: RunConfig, parts: Parts) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let mut archive = parts.extra.unwrap_or_default();
@@ -56,7 +58,11 @@ impl Machine {
         for device in INITRD_DEVICES {
             archive.device(device.path, device.mode, (device.major, device.minor));
         }
-        archive.file(INIT_PATH, 0o755, &fs_err::read(env!("VMINIT_PATH")).unwrap());
+        archive.file(
+            INIT_PATH,
+            0o755,
+            &fs_err::read(env!("VMINIT_PATH")).unwrap(),
+        );
         for (name, content) in &kernel.modules {
             let path = format!("{MODULES_DIR}/{name}.ko");
             archive.file(&path, 0o644, content);
@@ -64,27 +70,63 @@ impl Machine {
         }
         let mut initrd = archive.finish();
         let mut second = Archive::default();
-        initrd.extend(second.file(CONFIG_PATH, 0o600, &config.to_json().unwrap()).finish());
+        initrd.extend(
+            second
+                .file(CONFIG_PATH, 0o600, &config.to_json().unwrap())
+                .finish(),
+        );
         fs_err::write(at("initrd"), initrd).unwrap();
 
         let listener = UnixListener::bind(at("channel")).unwrap();
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-        command.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"]);
-        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(at("initrd"));
-        command.args(["-append", "console=ttyS0 quiet panic=-1 reboot=t"]);
-        command.arg("-serial").arg(format!("file:{}", at("console").display()));
-        command.arg("-chardev").arg(format!("socket,id=channel,path={}", at("channel").display()));
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ]);
+        command.args([
+            "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1",
+        ]);
+        fs_err::write(at("kernel"), &kernel.image).unwrap();
+        command
+            .arg("-kernel")
+            .arg(at("kernel"))
+            .arg("-initrd")
+            .arg(at("initrd"));
+        if parts.without_console {
+            command.args(["-append", "quiet panic=-1 reboot=t 8250.nr_uarts=0"]);
+        } else {
+            command.args(["-append", "console=ttyS0 quiet panic=-1 reboot=t"]);
+            command
+                .arg("-serial")
+                .arg(format!("file:{}", at("console").display()));
+        }
+        command.arg("-chardev").arg(format!(
+            "socket,id=channel,path={}",
+            at("channel").display()
+        ));
         command.args(["-device", "virtio-serial-pci"]);
-        command.arg("-device").arg(format!("virtserialport,chardev=channel,name={CHANNEL_PORT_NAME}"));
+        command.arg("-device").arg(format!(
+            "virtserialport,chardev=channel,name={CHANNEL_PORT_NAME}"
+        ));
         for (index, (path, serial, read_only)) in parts.disks.iter().enumerate() {
             let read_only = if *read_only { "on" } else { "off" };
-            let drive = format!("if=none,id=d{index},format=raw,read-only={read_only},file={}", path.display());
+            let drive = format!(
+                "if=none,id=d{index},format=raw,read-only={read_only},file={}",
+                path.display()
+            );
             command.arg("-drive").arg(drive);
-            command.arg("-device").arg(format!("virtio-blk-pci,drive=d{index},serial={serial}"));
+            command
+                .arg("-device")
+                .arg(format!("virtio-blk-pci,drive=d{index},serial={serial}"));
         }
         command.args(&parts.arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs_err::File::create(at("qemu")).unwrap().into_parts().0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs_err::File::create(at("qemu")).unwrap().into_parts().0);
         let started = Instant::now();
         let qemu = command.spawn().unwrap();
         let (mut socket, _) = listener.accept().unwrap();
@@ -104,7 +146,7 @@ impl Machine {
     }
 
     /// Drives the channel until something holds.
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Machine) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&Machine) -> bool) {
         loop {
             let moved = self.turn();
             if holds(self) {
@@ -116,7 +158,10 @@ impl Machine {
             if let Some(status) = self.qemu.try_wait().unwrap()
                 && !moved
             {
-                panic!("the machine ended ({status}) before {what}; {}", self.story());
+                panic!(
+                    "the machine ended ({status}) before {what}; {}",
+                    self.story()
+                );
             }
             if !moved {
                 std::thread::sleep(Duration::from_millis(1));
@@ -125,24 +170,39 @@ impl Machine {
     }
 
     /// Waits for the exit record, acknowledges it, and waits for the machine's end.
-    pub fn finish(&mut self) -> ExitRecord {
+    pub(crate) fn finish(&mut self) -> ExitRecord {
         self.until("the exit record", |machine| machine.exit().is_some());
         let record = self.exit().unwrap().clone();
-        assert_eq!(self.mux.peek(StreamId::STDOUT), Incoming::Ended, "the record comes last");
-        assert_eq!(self.mux.peek(StreamId::STDERR), Incoming::Ended, "the record comes last");
-        assert!(self.qemu.try_wait().unwrap().is_none(), "the machine waits for the acknowledgement");
+        assert_eq!(
+            self.mux.peek(StreamId::STDOUT),
+            Incoming::Ended,
+            "the record comes last"
+        );
+        assert_eq!(
+            self.mux.peek(StreamId::STDERR),
+            Incoming::Ended,
+            "the record comes last"
+        );
+        assert!(
+            self.qemu.try_wait().unwrap().is_none(),
+            "the machine waits for the acknowledgement"
+        );
         self.send(&HostMessage::ExitAck);
         let acknowledged = Instant::now();
         while self.qemu.try_wait().unwrap().is_none() {
             self.turn();
-            assert!(acknowledged.elapsed() < PATIENCE, "the machine did not end; {}", self.story());
+            assert!(
+                acknowledged.elapsed() < PATIENCE,
+                "the machine did not end; {}",
+                self.story()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         record
     }
 
     /// The machine's end without any acknowledgement, and how long it took.
-    pub fn abandon(mut self) -> Duration {
+    pub(crate) fn abandon(mut self) -> Duration {
         let left = Instant::now();
         self.socket.shutdown(std::net::Shutdown::Both).unwrap();
         while self.qemu.try_wait().unwrap().is_none() {
@@ -152,12 +212,12 @@ impl Machine {
         left.elapsed()
     }
 
-    pub fn send(&mut self, message: &HostMessage) {
+    pub(crate) fn send(&mut self, message: &HostMessage) {
         self.mux.send_control(&message.encode().unwrap()).unwrap();
     }
 
     /// Gives bytes to the application's stdin, all of them.
-    pub fn write_stdin(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn write_stdin(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.mux.write(StreamId::STDIN, bytes).unwrap();
             bytes = &bytes[taken..];
@@ -165,32 +225,34 @@ impl Machine {
         }
     }
 
-    pub fn end_stdin(&mut self) {
+    pub(crate) fn end_stdin(&mut self) {
         self.mux.end(StreamId::STDIN);
     }
 
-    pub fn exit(&self) -> Option<&ExitRecord> {
+    pub(crate) fn exit(&self) -> Option<&ExitRecord> {
         self.messages.iter().find_map(|message| match message {
             GuestMessage::Exit(record) => Some(record),
             _ => None,
         })
     }
 
-    pub fn has_started(&self) -> bool {
-        self.messages.iter().any(|message| matches!(message, GuestMessage::Started { .. }))
+    pub(crate) fn has_started(&self) -> bool {
+        self.messages
+            .iter()
+            .any(|message| matches!(message, GuestMessage::Started { .. }))
     }
 
-    pub fn stdout_text(&self) -> String {
+    pub(crate) fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn console(&self) -> String {
+    pub(crate) fn console(&self) -> String {
         let bytes = fs_err::read(self.directory.path().join("console")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// All that is known, for a failure.
-    pub fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let qemu = fs_err::read_to_string(self.directory.path().join("qemu")).unwrap_or_default();
         format!(
             "messages: {:#?}\nstdout: {}\nstderr: {}\nconsole: {}\nqemu: {qemu}",
@@ -211,15 +273,22 @@ impl Machine {
             }
             Ok(_) => {}
             Err(error) => assert!(
-                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset),
+                matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionReset
+                ),
                 "{error}"
             ),
         }
         while let Some(event) = self.mux.next_event() {
-            let Event::Control(bytes) = event else { panic!("{event:?}") };
+            let Event::Control(bytes) = event else {
+                panic!("{event:?}")
+            };
             let message = GuestMessage::decode(&bytes).unwrap();
             if let GuestMessage::Hello(_) = message {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+                let now = std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap();
                 let ours = Hello::new(Vec::new(), u64::try_from(now.as_nanos()).ok());
                 self.send(&HostMessage::Hello(ours));
             }
@@ -241,7 +310,9 @@ impl Machine {
 }
 
 fn take(mux: &mut Mux, id: StreamId, into: &mut Vec<u8>) -> bool {
-    let Incoming::Bytes(bytes) = mux.peek(id) else { return false };
+    let Incoming::Bytes(bytes) = mux.peek(id) else {
+        return false;
+    };
     into.extend_from_slice(bytes);
     let count = bytes.len();
     mux.consume(id, count);

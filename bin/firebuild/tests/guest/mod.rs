@@ -1,5 +1,5 @@
 //! The guest init in real machines, driven without the product's host side.
 
-pub mod initrd;
-pub mod kernel;
-pub mod machine;
+pub(crate) mod initrd;
+pub(crate) mod kernel;
+pub(crate) mod machine;
