@@ -276,6 +276,7 @@ impl Stepper<'_, '_> {
         } else {
             text.into_owned()
         };
+        self.output.bytes += data.len();
         Ok(CopySource::Inline {
             name: name.to_owned(),
             data: data.into_bytes(),

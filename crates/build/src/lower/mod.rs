@@ -232,8 +232,8 @@ struct Output {
     warnings: Vec<Warning>,
     /// Arguments that some lowered stage declares.
     declared: BTreeSet<String>,
-    /// Bytes of the environments of the steps so far.
-    env_bytes: usize,
+    /// Bytes of environments, history and inline files so far.
+    bytes: usize,
 }
 
 impl Output {
@@ -243,7 +243,7 @@ impl Output {
             stages: (0..stages).map(|_| None).collect(),
             warnings: Vec::new(),
             declared: BTreeSet::new(),
-            env_bytes: 0,
+            bytes: 0,
         }
     }
 

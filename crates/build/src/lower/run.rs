@@ -1,5 +1,7 @@
 //! RUN.
 
+use std::collections::HashMap;
+
 use firebuild_dockerfile::{NetworkMode as Network, Run, Script, SecurityMode as Security};
 
 use super::stage::Stepper;
@@ -18,9 +20,6 @@ const PROXIES: [&str; 5] = [
     "NO_PROXY",
     "ALL_PROXY",
 ];
-
-/// Bytes of the environments of all steps together.
-const MAX_ENV_BYTES: usize = 256 << 20;
 
 impl Stepper<'_, '_> {
     pub(super) fn run(&mut self, run: &Run) -> Result<(), LowerError> {
@@ -50,13 +49,8 @@ impl Stepper<'_, '_> {
         if let [heredoc] = run.heredocs.as_slice() {
             shown += &format!(" ({})", heredoc_summary(&heredoc.body));
         }
-        // Each step has the environment of its own, so many steps with a large one add up.
-        self.output.env_bytes += self.env.bytes();
-        if self.output.env_bytes > MAX_ENV_BYTES {
-            let message =
-                format!("the environments of all steps are larger than {MAX_ENV_BYTES} bytes");
-            return Err(self.wrong(LowerErrorKind::TooLarge, message));
-        }
+        // Each step has an environment of its own, so many steps with a large one add up.
+        self.output.bytes += self.env.bytes();
         let mut inputs = vec![self.vertex];
         let mounts = self.mounts(&run.mounts, &mut inputs)?;
         let hostname = self.plan.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
@@ -88,29 +82,22 @@ impl Stepper<'_, '_> {
 
     /// `|2 a=1 b=2 `, when the stage has arguments: their values as steps see them now.
     fn args_prefix(&self) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        let mut shown = String::new();
+        // Each name once, at its first place, with its last value.
+        let mut last: HashMap<&str, &str> = HashMap::with_capacity(self.args.len());
         for (name, value) in &self.args {
-            if names.contains(&name.as_str()) {
-                continue;
+            last.insert(name, value.as_deref().unwrap_or_default());
+        }
+        let count = last.len();
+        let mut shown = String::new();
+        for (name, _) in &self.args {
+            if let Some(value) = last.remove(name.as_str()) {
+                shown += &format!("{name}={} ", self.env.get(name).unwrap_or(value));
             }
-            names.push(name);
-            let last = || {
-                let same = self.args.iter().rev().find(|(other, _)| other == name);
-                same.and_then(|(_, value)| value.as_deref())
-            };
-            let value = self
-                .env
-                .get(name)
-                .or_else(last)
-                .or(value.as_deref())
-                .unwrap_or_default();
-            shown += &format!("{name}={value} ");
         }
-        if names.is_empty() {
-            return String::new();
+        if count == 0 {
+            return shown;
         }
-        format!("|{} {shown}", names.len())
+        format!("|{count} {shown}")
     }
 
     fn proxy_env(&self) -> Vec<(String, String)> {

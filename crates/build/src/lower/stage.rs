@@ -17,6 +17,9 @@ use crate::resolve::{ImageRequest, Resolved};
 /// The remark of every history entry, as BuildKit writes it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// Bytes that lowering may make of a small text.
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
+
 /// A lowered stage.
 #[derive(Clone)]
 pub(super) struct Done {
@@ -297,6 +300,17 @@ impl<'a> Stepper<'a, '_> {
 
     fn step(&mut self, instruction: &'a Instruction, now: Now<'a>) -> Result<(), LowerError> {
         self.now = now;
+        self.dispatch(instruction)?;
+        if self.output.bytes > MAX_OUTPUT_BYTES {
+            let message = format!(
+                "environments, history and inline files are larger than {MAX_OUTPUT_BYTES} bytes together"
+            );
+            return Err(self.wrong(LowerErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, instruction: &'a Instruction) -> Result<(), LowerError> {
         match &instruction.kind {
             InstructionKind::Run(run) => self.run(run),
             InstructionKind::Copy(copy) => self.copy(copy),
@@ -385,6 +399,7 @@ impl<'a> Stepper<'a, '_> {
 
     /// Adds a history entry.
     pub(super) fn commit(&mut self, created_by: String, has_layer: bool) {
+        self.output.bytes += created_by.len();
         self.config.history.push(History {
             created: self.plan.epoch.map(rfc3339),
             created_by: Some(created_by),

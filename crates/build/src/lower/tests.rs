@@ -423,6 +423,15 @@ fn limits() {
         "RUN x\n".repeat(5_000)
     );
     assert_eq!(error(&text).kind(), LowerErrorKind::TooLarge);
+    let text = format!(
+        "FROM x\nARG {}\n{}",
+        "a ".repeat(30_000),
+        "RUN x\n".repeat(100)
+    );
+    assert_eq!(
+        history(&build(&text)).last(),
+        Some(&"RUN |1 a= /bin/sh -c x # buildkit")
+    );
     // Long chains of stages are no problem.
     let mut text = "FROM x AS s0\n".to_owned();
     for number in 1..1_000 {
