@@ -149,20 +149,19 @@ fn check_length(opened: &Opened, content: &Content) -> io::Result<Result<bool, u
 fn drop_zeros(room: &mut [u8], first: u32, start: u64, runs: &mut Vec<Run>) -> usize {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
     let mut kept = 0;
-    let mut logical = first;
-    for index in 0..room.len() / BLOCK {
+    for (logical, index) in (first..).zip(0..room.len() / BLOCK) {
         let from = index * BLOCK;
-        if room[from..from + BLOCK] != ZEROS {
-            if index != kept {
-                room.copy_within(from..from + BLOCK, kept * BLOCK);
-            }
-            match runs.last_mut() {
-                Some((at, _, len)) if *at + *len == logical => *len += 1,
-                _ => runs.push((logical, start + kept as u64, 1)),
-            }
-            kept += 1;
+        if room[from..from + BLOCK] == ZEROS {
+            continue;
         }
-        logical += 1;
+        if index != kept {
+            room.copy_within(from..from + BLOCK, kept * BLOCK);
+        }
+        match runs.last_mut() {
+            Some((at, _, len)) if *at + *len == logical => *len += 1,
+            _ => runs.push((logical, start + kept as u64, 1)),
+        }
+        kept += 1;
     }
     kept
 }

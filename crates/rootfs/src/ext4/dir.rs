@@ -76,11 +76,6 @@ impl Block {
         }
     }
 
-    /// Whether an entry of this many bytes fits.
-    pub(super) fn fits(&self, len: usize) -> bool {
-        self.used + len <= ROOM
-    }
-
     pub(super) fn push(&mut self, entry: Entry<'_>) {
         self.push_sized(entry, entry.len());
     }

@@ -9,18 +9,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a block. The only size that is written and read.
 pub(super) const BLOCK: usize = 4096;
-/// [`BLOCK`] for arithmetic on positions.
+/// [`BLOCK`] for arithmetic on positions, and for fields of 32 bits.
 pub(super) const BLOCK_SIZE: u64 = 4096;
+pub(super) const BLOCK_SIZE_32: u32 = 4096;
 /// Blocks of a group: as many as one block of bits can tell.
 pub(super) const BLOCKS_PER_GROUP: u64 = 32768;
 /// Most inodes of a group, for the same reason.
 pub(super) const MAX_INODES_PER_GROUP: u64 = 32768;
 /// Bytes of an inode on disk.
 pub(super) const INODE_SIZE: usize = 256;
+pub(super) const INODE_SIZE_16: u16 = 256;
 /// Inodes in a block.
 pub(super) const INODES_PER_BLOCK: u64 = 16;
 /// Bytes of a group descriptor (feature `64bit`).
 pub(super) const DESC_SIZE: usize = 64;
+pub(super) const DESC_SIZE_16: u16 = 64;
 /// Group descriptors in a block.
 pub(super) const DESCS_PER_BLOCK: u64 = 64;
 /// Where the superblock begins in block 0.

@@ -2,7 +2,7 @@
 //!
 //! `struct journal_superblock_s` of `include/linux/jbd2.h`; all numbers are big-endian.
 
-use super::format::{BLOCK, BLOCK_SIZE, JOURNAL_MAGIC};
+use super::format::{BLOCK, BLOCK_SIZE, BLOCK_SIZE_32, JOURNAL_MAGIC};
 
 /// The smallest journal that the kernel takes, in blocks.
 pub(super) const MIN_BLOCKS: u32 = 1024;
@@ -12,7 +12,7 @@ const SUPERBLOCK_V2: u32 = 4;
 
 /// How large a journal is if nobody says: the steps of `mke2fs`.
 pub(super) fn blocks_for(image_blocks: u64) -> u32 {
-    match image_blocks * BLOCK_SIZE >> 20 {
+    match (image_blocks * BLOCK_SIZE) >> 20 {
         0..128 => 1024,
         128..1024 => 4096,
         1024..2048 => 8192,
@@ -30,7 +30,7 @@ pub(super) fn superblock(blocks: u32, uuid: [u8; 16]) -> [u8; BLOCK] {
     };
     put(0, JOURNAL_MAGIC);
     put(4, SUPERBLOCK_V2);
-    put(12, BLOCK as u32);
+    put(12, BLOCK_SIZE_32);
     put(16, blocks);
     // The log begins in block 1 with transaction 1; a start of 0 says that it is empty.
     put(20, 1);

@@ -39,6 +39,7 @@ mod htree;
 mod inode;
 mod journal;
 mod plan;
+mod reader;
 mod seal;
 mod sink;
 mod size;
@@ -51,6 +52,7 @@ use std::fs::File;
 use std::io;
 
 pub use error::{Ext4Error, Ext4ErrorKind};
+pub use reader::{ReadError, read_tree};
 
 use crate::tree::{Content, Contents, Opened, Time, Tree};
 

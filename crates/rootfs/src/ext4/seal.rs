@@ -6,9 +6,9 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::checksum::{Seed, update};
 use super::error::Ext4Error;
 use super::format::{
-    BLOCK, BLOCKS_PER_GROUP, DESC_SIZE, DESCS_PER_BLOCK, FIRST_INO, GroupDesc, INODE_SIZE,
-    INODES_PER_BLOCK, JOURNAL_INO, SUPER_MAGIC, SUPER_OFFSET, SuperBlock, compat, group_flag,
-    halves, hi16, hi32, incompat, lo32, ro_compat,
+    BLOCK, BLOCKS_PER_GROUP, DESC_SIZE, DESC_SIZE_16, DESCS_PER_BLOCK, FIRST_INO, GroupDesc,
+    INODE_SIZE, INODE_SIZE_16, INODES_PER_BLOCK, JOURNAL_INO, SUPER_MAGIC, SUPER_OFFSET,
+    SuperBlock, compat, group_flag, halves, hi16, hi32, incompat, lo32, ro_compat,
 };
 use super::size::Geometry;
 use super::space::has_super;
@@ -262,8 +262,8 @@ fn superblock(
     (sb.last_check, sb.last_check_hi) = (lo32(epoch), epoch_hi);
     (sb.mkfs_time, sb.mkfs_time_hi) = (lo32(epoch), epoch_hi);
     sb.first_inode = U32::new(FIRST_INO);
-    (sb.inode_size, _) = halves(INODE_SIZE as u32);
-    (sb.desc_size, _) = halves(DESC_SIZE as u32);
+    sb.inode_size = U16::new(INODE_SIZE_16);
+    sb.desc_size = U16::new(DESC_SIZE_16);
     sb.compat = U32::new(compat::EXT_ATTR | compat::DIR_INDEX);
     sb.incompat = U32::new(
         incompat::FILETYPE

@@ -17,7 +17,7 @@ use crate::tree::{InodeId, Tree};
 
 /// Bytes of an entry before its name, of the header of a block, and of the zeros that end the entries.
 const ENTRY: usize = 16;
-const HEADER: usize = 32;
+pub(super) const HEADER: usize = 32;
 const END: usize = 4;
 /// Bytes for entries and values behind the inode (its magic and the end taken off) and in a block.
 const INODE_SPACE: usize = XATTR_ROOM - 4 - END;
@@ -25,7 +25,7 @@ const BLOCK_SPACE: usize = BLOCK - HEADER - END;
 /// The largest value that Linux knows (`XATTR_SIZE_MAX`).
 const MAX_VALUE: usize = 64 * 1024;
 /// Where the checksum of a block is.
-const CHECKSUM_AT: usize = 16;
+pub(super) const CHECKSUM_AT: usize = 16;
 
 /// Prefixes by number, and whether the prefix is the whole name.
 const PREFIXES: [(u8, &[u8], bool); 5] = [

@@ -11,6 +11,7 @@ pub(crate) fn needs(test: &str, needs: &[&str]) -> bool {
     for need in needs {
         let there = match need.strip_prefix("tool:") {
             Some(tool) => has_tool(tool),
+            None if *need == "loop" => Path::new("/dev/loop-control").exists(),
             None => *need == "root" && rustix::process::geteuid().is_root(),
         };
         if !there {
