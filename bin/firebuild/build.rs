@@ -88,7 +88,6 @@ fn main() {
 }
 
 fn setting(name: &str) -> OsString {
-    println!("cargo::rerun-if-env-changed={name}");
     env::var_os(name).unwrap_or_else(|| panic!("cargo does not set {name}"))
 }
 

@@ -10,6 +10,11 @@
 //! | [`images`] | list, show, load and remove images |
 //! | [`baseos`] | base images from a distribution's packages |
 //! | [`kernel`] | import, list and remove guest kernels |
+//! | [`run`] | run an image in a VM, in the foreground or detached |
+//! | [`ls`], [`inspect`], [`logs`], [`wait`] | look at instances |
+//! | [`stop`], [`kill`], [`rm`], [`purge`] | end and remove them |
+//!
+//! Beneath them: [`instance`] is what is known about a VM on disk, [`monitor`] the process that owns one.
 
 pub mod baseos;
 pub mod build;
@@ -18,11 +23,19 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod images;
+pub mod inspect;
 pub mod instance;
 pub mod kernel;
+pub mod kill;
 pub mod log_file;
+pub mod logs;
+pub mod ls;
 pub mod monitor;
 pub mod paths;
+pub mod purge;
+pub mod rm;
 pub mod run;
+pub mod stop;
 #[cfg(test)]
 mod testing;
+pub mod wait;

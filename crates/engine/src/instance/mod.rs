@@ -31,6 +31,8 @@ mod process;
 mod record;
 mod state;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use directory::{Instance, Instances, Owned};
@@ -40,6 +42,6 @@ pub use process::{ProcessRef, boot_id};
 pub use record::{Ended, MASK, MachineRecord, NetworkRecord, Record, Started};
 pub use state::State;
 
-pub(crate) use directory::{RECORDS, write_json};
+pub(crate) use directory::RECORDS;
 pub(crate) use error::io;
 pub(crate) use record::FORMAT;

@@ -5,40 +5,9 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 
 use super::record::FORMAT;
-use super::{
-    Ended, InstanceErrorKind, InstanceId, Instances, NetworkRecord, RECORDS, Record, Started, State,
-};
+use super::testing::record;
+use super::{Ended, InstanceErrorKind, InstanceId, Instances, RECORDS, Started, State};
 use crate::paths::Paths;
-
-pub(crate) fn record() -> Record {
-    Record {
-        format: FORMAT,
-        id: InstanceId::random().unwrap(),
-        name: String::new(),
-        image: "debian:bookworm".to_owned(),
-        image_digest: None,
-        labels: Default::default(),
-        created_at: Timestamp::now(),
-        argv: vec!["sh".to_owned()],
-        entrypoint_words: 0,
-        env: vec!["PATH=***".to_owned()],
-        cwd: "/".to_owned(),
-        user: String::new(),
-        hostname: "h".to_owned(),
-        stop_signal: "SIGTERM".to_owned(),
-        kernel: "6.1".to_owned(),
-        kernel_args: Vec::new(),
-        cpus: 1,
-        memory_mib: 512,
-        disk_bytes: 1 << 30,
-        image_disk: "/x".to_owned(),
-        network: NetworkRecord::default(),
-        detached: false,
-        remove: false,
-        terminal: false,
-        stdin: false,
-    }
-}
 
 fn ended(exit_code: u8) -> Ended {
     Ended {

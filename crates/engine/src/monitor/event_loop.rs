@@ -84,17 +84,10 @@ pub(crate) struct Finished {
     pub(crate) server: Option<Server>,
     /// What could not be cleaned up.
     pub(crate) cleanup: Vec<String>,
-    /// Whether the application ever ran.
-    pub(crate) started: bool,
 }
 
 impl<'a, 'f> EventLoop<'a, 'f> {
-    pub(crate) fn new(
-        owned: &'a Owned,
-        machine: Machine,
-        agent: Agent,
-        mut front: Front<'f>,
-    ) -> Self {
+    pub(crate) fn new(owned: &'a Owned, machine: Machine, agent: Agent, front: Front<'f>) -> Self {
         let mut complain = |what: &str, error: std::io::Error| {
             (front.notices)(Notice::Note(format!("{what}: {error}")));
         };
@@ -548,7 +541,6 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             },
             server: self.server,
             cleanup: end.cleanup.iter().map(|error| chain(error)).collect(),
-            started: self.phase >= Phase::Running,
         }
     }
 }

@@ -32,7 +32,6 @@ pub use front::{Notice, Notices, Stdio};
 
 pub(crate) use conclude::own;
 pub(crate) use detached::{abandon, spawn};
-pub(crate) use disk::remove as remove_disks;
 pub(crate) use event_loop::WINCH;
 pub(crate) use front::{Front, SignalMeaning};
 pub(crate) use launch::dry;
