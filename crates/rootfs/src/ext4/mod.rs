@@ -4,7 +4,7 @@
 //!  tree ──plan──▶ numbers, checks, digest of the metadata
 //!                   │
 //!  contents ──data──▶ file blocks ─▶ symlinks, attributes, directories ─▶ journal ─▶ tables ─▶ superblocks
-//!             read, look for zeros, CRC                                   │
+//!             read, look for zeros                                        │
 //!                                                      size of the image ─┘
 //!  image: │ superblock, descriptors │ file data │ directories … │ journal │ bitmaps │ inode tables │ free │
 //! ```
@@ -14,7 +14,7 @@
 //! it) the size is known when it is needed, and holes that nobody told about cost nothing.
 //!
 //! **The same tree gives the same bytes.** The checksum seed and the hash seed come from a SHA-256 of all names and
-//! metadata, the UUID from that and the CRC of every file, the superblock's times from the newest file. There is no
+//! metadata, the UUID from that and the CRCs of all content, the superblock's times from the newest file. There is no
 //! clock and no random number. A block of zeros is never stored, so it does not matter whether a source had holes.
 //!
 //! The features are those of a current `mke2fs -t ext4` (`extents`, `64bit`, `flex_bg`, `metadata_csum`, `dir_index`,

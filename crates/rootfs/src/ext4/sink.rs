@@ -1,12 +1,15 @@
 //! The writing end: a thread of its own, so that reading the sources and writing the image overlap.
 //!
 //! Buffers go round: the producer fills one, the thread writes it and gives it back. There are [`BUFFERS`] of them, so
-//! memory does not depend on how much is written.
+//! memory does not depend on how much is written. The thread also computes a digest of what it writes, since reading
+//! the sources is the slower half of the work.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use sha2::{Digest, Sha256};
 
 use super::error::{Ext4Error, Ext4ErrorKind};
 use super::format::BLOCK;
@@ -16,10 +19,14 @@ pub(super) const CHUNK_BLOCKS: usize = 128;
 /// How many buffers there are.
 const BUFFERS: usize = 6;
 
-struct Job {
-    offset: u64,
-    data: Vec<u8>,
-    len: usize,
+enum Job {
+    Write {
+        offset: u64,
+        data: Vec<u8>,
+        len: usize,
+    },
+    /// Tell the digest of all that was written before.
+    Digest(SyncSender<Sha256>),
 }
 
 /// Where the producer puts what is to be written.
@@ -57,11 +64,22 @@ impl Work {
     /// Writes until the producer is gone.
     pub(super) fn run(self, out: &File) -> io::Result<u64> {
         let mut written = 0;
+        let mut digest = Sha256::new();
         for job in self.jobs {
-            out.write_all_at(&job.data[..job.len], job.offset)?;
-            written += job.len as u64;
-            // A producer that has finished wants no buffer back.
-            let _ = self.empty.send(job.data);
+            match job {
+                Job::Write { offset, data, len } => {
+                    // The SHA-256 is over CRCs: it tells images apart, it does not guard against forgery.
+                    digest.update(offset.to_le_bytes());
+                    digest.update(crc32c::crc32c(&data[..len]).to_le_bytes());
+                    out.write_all_at(&data[..len], offset)?;
+                    written += len as u64;
+                    // A producer that has finished wants no buffer back, nor an answer.
+                    let _ = self.empty.send(data);
+                }
+                Job::Digest(answer) => {
+                    let _ = answer.send(digest.clone());
+                }
+            }
         }
         Ok(written)
     }
@@ -75,8 +93,16 @@ impl Sink {
 
     /// Has the first `len` bytes of a buffer written at `offset`.
     pub(super) fn write(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<(), Ext4Error> {
-        let job = Job { offset, data, len };
+        let job = Job::Write { offset, data, len };
         self.jobs.send(job).map_err(|_| stopped())
+    }
+
+    /// A digest of all that was written so far: where, and its CRC32C. It depends on how the writes were cut, which is
+    /// the same for the same image.
+    pub(super) fn digest(&self) -> Result<Sha256, Ext4Error> {
+        let (answer, digest) = sync_channel(1);
+        self.jobs.send(Job::Digest(answer)).map_err(|_| stopped())?;
+        digest.recv().map_err(|_| stopped())
     }
 }
 

@@ -3,6 +3,8 @@
 //! One buffer holds blocks that lie one after another in the image, from as many files as fit; it is written when it is
 //! full or when the next block lies elsewhere.
 
+use sha2::Sha256;
+
 use super::error::Ext4Error;
 use super::extent::ExtentTree;
 use super::format::{BLOCK, BLOCK_SIZE};
@@ -49,6 +51,12 @@ impl Stream {
     /// Whether the buffer is empty, so that [`Self::room`] is as large as it can be here.
     pub(super) fn is_flushed(&self) -> bool {
         self.filled == 0
+    }
+
+    /// A digest of all blocks so far and of where they are.
+    pub(super) fn digest(&mut self) -> Result<Sha256, Ext4Error> {
+        self.flush()?;
+        self.sink.digest()
     }
 
     /// Makes sure that the buffer has room and that its next block is `block`.

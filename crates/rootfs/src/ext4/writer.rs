@@ -112,10 +112,11 @@ impl<'a> Build<'a> {
     }
 
     fn run(mut self, contents: &dyn Contents) -> Result<Summary, Ext4Error> {
-        let uuid = self.files(contents)?;
+        self.files(contents)?;
         self.others()?;
         self.attributes()?;
         self.directories()?;
+        let uuid = self.uuid()?;
         let journal = self.journal(uuid)?;
 
         let last_ino = self.plan.last_ino;
@@ -164,25 +165,34 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// Copies the content of all regular files. Gives the UUID, which depends on it.
-    fn files(&mut self, contents: &dyn Contents) -> Result<[u8; 16], Ext4Error> {
-        let mut digest = self.plan.digest.clone();
+    /// Copies the content of all regular files.
+    fn files(&mut self, contents: &dyn Contents) -> Result<(), Ext4Error> {
         for (place, id) in self.plan.order.iter().enumerate() {
             let node = &self.tree[*id];
             let Kind::File(content) = &node.kind else {
                 continue;
             };
             let extents = ExtentTree::new(self.seed.of_inode(self.plan.ino(*id), 0));
-            let copied = data::copy(&mut self.stream, extents, self.tree, *id, content, contents)?;
-            digest.update(copied.crc.to_le_bytes());
+            let (block, blocks) =
+                data::copy(&mut self.stream, extents, self.tree, *id, content, contents)?;
             self.records[place] = Record {
-                block: copied.root,
+                block,
                 size: content.size,
-                blocks: copied.blocks,
+                blocks,
                 flags: inode_flag::EXTENTS,
                 links: node.names,
                 ..Record::EMPTY
             };
+        }
+        Ok(())
+    }
+
+    /// The UUID: from the names and metadata, all blocks so far, and which of them belong to which file.
+    fn uuid(&mut self) -> Result<[u8; 16], Ext4Error> {
+        let mut digest = self.stream.digest()?;
+        digest.update(self.plan.digest.clone().finalize());
+        for record in &self.records {
+            digest.update(record.block);
         }
         let options = self.options;
         digest.update((options.label.len() as u64).to_le_bytes());
