@@ -3,6 +3,10 @@
 //! Needs `qemu-system-x86_64`, `busybox` (static), `mke2fs` and a kernel package (`FIREBUILD_TEST_KERNEL_DEB`).
 
 #![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests to us, though not to clippy"
+)]
+#![expect(
     clippy::print_stderr,
     reason = "a skip must be seen; CI counts these lines"
 )]
