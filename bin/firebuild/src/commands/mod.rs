@@ -28,7 +28,8 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 pub(crate) fn helper() -> Option<ExitCode> {
     firebuild_engine::build::sandbox_main().or_else(|| {
         let mut args = std::env::args_os().skip(1);
-        let is_monitor = args.next().is_some_and(|name| name == monitor::HELPER) && args.next().is_none();
+        // The second word is the id of its VM, for people who look at the process list.
+        let is_monitor = args.next().is_some_and(|name| name == monitor::HELPER) && args.len() == 1;
         is_monitor.then(|| ExitCode::from(monitor::helper_main(VMINIT)))
     })
 }
