@@ -39,7 +39,12 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Home {
     /// Directory for images, kernels and instances (default: XDG directories; for root /var/lib/firebuild)
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) home: Option<PathBuf>,
 }
 
@@ -153,7 +158,9 @@ pub(crate) struct RootfsArgs {
 
 /// Flags of the original's build VM: accepted, and mentioned once where they change nothing.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Build VM (RUN executes in a sandbox on the host; these are kept for scripts of the original)")]
+#[command(
+    next_help_heading = "Build VM (RUN executes in a sandbox on the host; these are kept for scripts of the original)"
+)]
 pub(crate) struct BuildVm {
     #[command(flatten)]
     pub(crate) machine: Machine,
@@ -190,10 +197,22 @@ impl BuildVm {
         names.extend(self.run_cache.given());
         names.extend(self.tracing.given());
         for (name, given) in [
-            ("--bootstrap-certs-key-size", self.bootstrap_certs_key_size.is_some()),
-            ("--bootstrap-certs-validity", self.bootstrap_certs_validity.is_some()),
-            ("--bootstrap-initial-communication-timeout", self.bootstrap_initial_communication_timeout.is_some()),
-            ("--bootstrap-server-bind-interface", self.bootstrap_server_bind_interface.is_some()),
+            (
+                "--bootstrap-certs-key-size",
+                self.bootstrap_certs_key_size.is_some(),
+            ),
+            (
+                "--bootstrap-certs-validity",
+                self.bootstrap_certs_validity.is_some(),
+            ),
+            (
+                "--bootstrap-initial-communication-timeout",
+                self.bootstrap_initial_communication_timeout.is_some(),
+            ),
+            (
+                "--bootstrap-server-bind-interface",
+                self.bootstrap_server_bind_interface.is_some(),
+            ),
         ] {
             if given {
                 names.push(name);
@@ -233,7 +252,11 @@ pub(crate) enum PrintGraph {
     firebuild baseos --dockerfile base/Dockerfile --tag me/base:1")]
 pub(crate) struct BaseosArgs {
     /// Distribution and release to install from packages: debian:bookworm
-    #[arg(long, value_name = "DISTRO:SUITE", required_unless_present = "dockerfile")]
+    #[arg(
+        long,
+        value_name = "DISTRO:SUITE",
+        required_unless_present = "dockerfile"
+    )]
     pub(crate) bootstrap: Option<String>,
     /// Build the base from this Dockerfile
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "bootstrap")]
@@ -490,7 +513,10 @@ pub(crate) struct VmArg {
 impl VmArg {
     /// What was named.
     pub(crate) fn name(&self) -> &str {
-        self.vm.as_deref().or(self.vmm_id.as_deref()).unwrap_or_default()
+        self.vm
+            .as_deref()
+            .or(self.vmm_id.as_deref())
+            .unwrap_or_default()
     }
 }
 
@@ -539,7 +565,13 @@ pub(crate) struct StopArgs {
     #[command(flatten)]
     pub(crate) vms: VmsArgs,
     /// Seconds until SIGKILL
-    #[arg(long, short = 't', visible_alias = "timeout", value_name = "SECONDS", default_value_t = 10)]
+    #[arg(
+        long,
+        short = 't',
+        visible_alias = "timeout",
+        value_name = "SECONDS",
+        default_value_t = 10
+    )]
     pub(crate) time: u64,
     /// Signal instead of the image's STOPSIGNAL
     #[arg(long, short = 's', value_name = "SIGNAL")]

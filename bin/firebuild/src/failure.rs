@@ -25,12 +25,20 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with the general exit code.
     pub(crate) fn new(error: impl Into<Box<dyn Error>>) -> Self {
-        Self { error: error.into(), snippet: None, hints: Vec::new(), code: FAILED }
+        Self {
+            error: error.into(),
+            snippet: None,
+            hints: Vec::new(),
+            code: FAILED,
+        }
     }
 
     /// Arguments that contradict each other.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, ..Self::new(message.into()) }
+        Self {
+            code: USAGE,
+            ..Self::new(message.into())
+        }
     }
 
     /// Another exit code.

@@ -71,10 +71,18 @@ pub(crate) struct Storage {
     #[arg(long, value_name = "KIND", value_parser = ["directory"], help_heading = "Original catalogue")]
     pub(crate) storage_provider: Option<String>,
     /// Directory in which --vmlinux-id is looked up first
-    #[arg(long = "storage-provider.directory.kernel-storage-root", value_name = "DIR", help_heading = "Original catalogue")]
+    #[arg(
+        long = "storage-provider.directory.kernel-storage-root",
+        value_name = "DIR",
+        help_heading = "Original catalogue"
+    )]
     pub(crate) kernel_storage_root: Option<PathBuf>,
     /// Directory that gets ORG/NAME/VERSION/{rootfs,metadata.json} beside the store
-    #[arg(long = "storage-provider.directory.rootfs-storage-root", value_name = "DIR", help_heading = "Original catalogue")]
+    #[arg(
+        long = "storage-provider.directory.rootfs-storage-root",
+        value_name = "DIR",
+        help_heading = "Original catalogue"
+    )]
     pub(crate) rootfs_storage_root: Option<PathBuf>,
 }
 
@@ -142,16 +150,37 @@ given!(Jailer {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Machine {
     /// Memory: MiB, or with a suffix like 2G (default: 512)
-    #[arg(long, short = 'm', visible_alias = "memory", value_name = "SIZE", help_heading = "Machine")]
+    #[arg(
+        long,
+        short = 'm',
+        visible_alias = "memory",
+        value_name = "SIZE",
+        help_heading = "Machine"
+    )]
     pub(crate) mem: Option<String>,
     /// Virtual CPUs (default: 1)
-    #[arg(long, visible_alias = "cpus", value_name = "COUNT", help_heading = "Machine")]
+    #[arg(
+        long,
+        visible_alias = "cpus",
+        value_name = "COUNT",
+        help_heading = "Machine"
+    )]
     pub(crate) cpu: Option<u32>,
     /// Kernel of the catalogue (default: the newest fitting one)
-    #[arg(long, visible_alias = "kernel", value_name = "ID", help_heading = "Machine")]
+    #[arg(
+        long,
+        visible_alias = "kernel",
+        value_name = "ID",
+        help_heading = "Machine"
+    )]
     pub(crate) vmlinux_id: Option<String>,
     /// Further kernel parameters; they are merged by key, reserved ones are refused
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true, help_heading = "Machine")]
+    #[arg(
+        long,
+        value_name = "WORDS",
+        allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
     pub(crate) kernel_args: Option<String>,
     #[arg(long, value_name = "NAME", hide = true)]
     pub(crate) cpu_template: Option<String>,
@@ -189,6 +218,9 @@ impl Machine {
     /// The flags that were given and that QEMU with user-mode networking has no use for.
     pub(crate) fn unused_by_run(&self) -> Vec<&'static str> {
         let used = ["--mem", "--cpu", "--vmlinux-id", "--kernel-args"];
-        self.given().into_iter().filter(|name| !used.contains(name)).collect()
+        self.given()
+            .into_iter()
+            .filter(|name| !used.contains(name))
+            .collect()
     }
 }

@@ -14,13 +14,21 @@ pub(crate) fn mebibytes(text: &str, flag: &str) -> Result<u32, Failure> {
 }
 
 fn wrong(text: &str, flag: &str) -> Failure {
-    Failure::usage(format!("{flag} {text:?} is no size")).hint("a size is a number with K, M, G or T: 512M, 2G")
+    Failure::usage(format!("{flag} {text:?} is no size"))
+        .hint("a size is a number with K, M, G or T: 512M, 2G")
 }
 
 fn parse(text: &str, bare: u64) -> Option<u64> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let unit = match text[end..].trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let unit = match text[end..]
+        .trim()
+        .to_ascii_lowercase()
+        .trim_end_matches("ib")
+        .trim_end_matches('b')
+    {
         "" if text[end..].is_empty() => bare,
         "" => 1,
         "k" => 1 << 10,

@@ -12,7 +12,9 @@ const MAX_BYTES: u64 = 8 << 20;
 /// Reads a small regular file of a tree; nothing if there is none or it cannot be read.
 pub(crate) fn small_file(store: &Store, tree: &Tree, path: &[u8]) -> Option<Vec<u8>> {
     let id = tree.lookup(path, Follow::All).ok()?;
-    let Kind::File(content) = &tree[id].kind else { return None };
+    let Kind::File(content) = &tree[id].kind else {
+        return None;
+    };
     if content.size > MAX_BYTES {
         return None;
     }
@@ -26,7 +28,8 @@ pub(crate) fn small_file(store: &Store, tree: &Tree, path: &[u8]) -> Option<Vec<
 pub(crate) fn accounts(store: &Store, tree: &Tree) -> Option<Accounts> {
     let passwd = small_file(store, tree, b"etc/passwd");
     let group = small_file(store, tree, b"etc/group");
-    (passwd.is_some() || group.is_some()).then(|| Accounts::parse(passwd.as_deref(), group.as_deref()))
+    (passwd.is_some() || group.is_some())
+        .then(|| Accounts::parse(passwd.as_deref(), group.as_deref()))
 }
 
 /// Who a `user[:group]` is in a tree; the empty text is root.

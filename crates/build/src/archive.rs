@@ -28,8 +28,11 @@ struct Reader<'a> {
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = buffer.len().min(usize::try_from(self.size - self.position).unwrap_or(usize::MAX));
-        self.opened.read_exact_at(&mut buffer[..count], self.position)?;
+        let count = buffer
+            .len()
+            .min(usize::try_from(self.size - self.position).unwrap_or(usize::MAX));
+        self.opened
+            .read_exact_at(&mut buffer[..count], self.position)?;
         self.position += count as u64;
         Ok(count)
     }
@@ -39,10 +42,26 @@ impl Read for Reader<'_> {
 ///
 /// # Errors
 /// When it is an archive and is damaged, too large or climbs out of the root.
-pub(crate) fn open(store: &Store, name: &[u8], opened: &Opened, size: u64) -> Result<Option<Layer>, CopyError> {
+pub(crate) fn open(
+    store: &Store,
+    name: &[u8],
+    opened: &Opened,
+    size: u64,
+) -> Result<Option<Layer>, CopyError> {
     let shown = || path::escape(name);
-    let reader = || io::BufReader::with_capacity(256 << 10, Reader { opened, position: 0, size });
-    let Some(mut plain) = decompressed(reader()).map_err(|error| CopyError::content(name, error))? else {
+    let reader = || {
+        io::BufReader::with_capacity(
+            256 << 10,
+            Reader {
+                opened,
+                position: 0,
+                size,
+            },
+        )
+    };
+    let Some(mut plain) =
+        decompressed(reader()).map_err(|error| CopyError::content(name, error))?
+    else {
         return Ok(None);
     };
     let mut head = Vec::with_capacity(HEAD);
@@ -51,19 +70,42 @@ pub(crate) fn open(store: &Store, name: &[u8], opened: &Opened, size: u64) -> Re
         // Also when it cannot be decompressed: it only began like something compressed.
         _ => return Ok(None),
     }
-    let broken = |error: io::Error| CopyError::caused(CopyErrorKind::Archive, format!("cannot unpack {}", shown()), error);
-    let mut writer = store.blob_writer().map_err(|error| broken(io::Error::other(error)))?;
+    let broken = |error: io::Error| {
+        CopyError::caused(
+            CopyErrorKind::Archive,
+            format!("cannot unpack {}", shown()),
+            error,
+        )
+    };
+    let mut writer = store
+        .blob_writer()
+        .map_err(|error| broken(io::Error::other(error)))?;
     writer.write_all(&head).map_err(broken)?;
     let copied = io::copy(&mut plain.take(MAX_UNPACKED), &mut writer).map_err(broken)?;
     if copied == MAX_UNPACKED {
-        return Err(broken(io::Error::other(format!("it unpacks to more than {MAX_UNPACKED} bytes"))));
+        return Err(broken(io::Error::other(format!(
+            "it unpacks to more than {MAX_UNPACKED} bytes"
+        ))));
     }
-    let digest: Digest = writer.commit(None).map_err(|error| broken(io::Error::other(error)))?;
-    let file = store.read_blob_file(&digest).map_err(|error| broken(io::Error::other(error)))?;
-    let options = ReadOptions { whiteouts: Whiteouts::Keep, ..ReadOptions::default() };
+    let digest: Digest = writer
+        .commit(None)
+        .map_err(|error| broken(io::Error::other(error)))?;
+    let file = store
+        .read_blob_file(&digest)
+        .map_err(|error| broken(io::Error::other(error)))?;
+    let options = ReadOptions {
+        whiteouts: Whiteouts::Keep,
+        ..ReadOptions::default()
+    };
     tar::read_layer(file, *digest.as_bytes(), &options)
         .map(Some)
-        .map_err(|error| CopyError::caused(CopyErrorKind::Archive, format!("cannot unpack {}", shown()), error))
+        .map_err(|error| {
+            CopyError::caused(
+                CopyErrorKind::Archive,
+                format!("cannot unpack {}", shown()),
+                error,
+            )
+        })
 }
 
 /// The bytes behind a compression that is known by its magic number, or the bytes themselves if they are a tar.

@@ -28,7 +28,12 @@ impl Cancel {
     /// When the process has no descriptor left.
     pub fn new() -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { inner: Arc::new(Inner { raised: AtomicBool::new(false), event }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                raised: AtomicBool::new(false),
+                event,
+            }),
+        })
     }
 
     /// Asks for a stop. Further calls change nothing.
@@ -61,7 +66,10 @@ mod tests {
     #[test]
     fn a_raised_flag_wakes_a_poll() {
         let cancel = Cancel::new().unwrap();
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let mut fds = [PollFd::new(&cancel, PollFlags::IN)];
         assert_eq!(poll(&mut fds, Some(&zero)).unwrap(), 0);
         cancel.clone().raise();

@@ -39,7 +39,13 @@ impl Chain {
     /// The empty file system.
     #[must_use]
     pub fn scratch() -> Arc<Self> {
-        Arc::new(Self { parent: None, layer: None, id: Digest::of(b""), depth: 0, tree: Mutex::new(None) })
+        Arc::new(Self {
+            parent: None,
+            layer: None,
+            id: Digest::of(b""),
+            depth: 0,
+            tree: Mutex::new(None),
+        })
     }
 
     /// This chain with one layer more.
@@ -105,7 +111,11 @@ impl Chain {
         let mut at = self;
         let mut found = None;
         loop {
-            if let Some(tree) = if missing.is_empty() { at.known() } else { at.hand_over() } {
+            if let Some(tree) = if missing.is_empty() {
+                at.known()
+            } else {
+                at.hand_over()
+            } {
                 found = Some(tree);
                 break;
             }
@@ -124,7 +134,8 @@ impl Chain {
         };
         for diff_id in missing.iter().rev() {
             let layer = read_layer(store, diff_id)?;
-            tree.apply(&layer).map_err(|error| ContentError::apply(*diff_id, error))?;
+            tree.apply(&layer)
+                .map_err(|error| ContentError::apply(*diff_id, error))?;
         }
         let tree = Arc::new(tree);
         *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&tree));
@@ -138,7 +149,9 @@ impl Chain {
         if self.known().is_some() {
             return;
         }
-        let Some(tree) = self.parent.as_ref().and_then(|parent| parent.hand_over()) else { return };
+        let Some(tree) = self.parent.as_ref().and_then(|parent| parent.hand_over()) else {
+            return;
+        };
         let mut tree = Arc::unwrap_or_clone(tree);
         if tree.apply(layer).is_ok() {
             *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tree));
@@ -156,7 +169,10 @@ impl Chain {
     }
 
     fn known(&self) -> Option<Arc<Tree>> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tree
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -166,7 +182,10 @@ mod tests {
     use firebuild_oci::Digest;
 
     fn layer(text: &str) -> ChainLayer {
-        ChainLayer { diff_id: Digest::of(text.as_bytes()), created: None }
+        ChainLayer {
+            diff_id: Digest::of(text.as_bytes()),
+            created: None,
+        }
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub struct NoPaths;
 
 impl Contents for NoPaths {
     fn open(&self, _: &Content) -> io::Result<Opened> {
-        Err(io::Error::other("this tree was made of layers, but it names a file by its path"))
+        Err(io::Error::other(
+            "this tree was made of layers, but it names a file by its path",
+        ))
     }
 }
 
@@ -31,7 +33,10 @@ impl<'a> StoreContents<'a> {
     /// Content of layers.
     #[must_use]
     pub fn new(store: &'a Store) -> Self {
-        Self { store, paths: &NoPaths }
+        Self {
+            store,
+            paths: &NoPaths,
+        }
     }
 }
 
@@ -46,8 +51,13 @@ impl<P: Contents + ?Sized> Contents for StoreContents<'_, P> {
     fn open(&self, content: &Content) -> io::Result<Opened> {
         match &content.source {
             Source::Blob { id, .. } | Source::SparseBlob { id, .. } => {
-                let blob = self.store.open_blob(&Digest::from_bytes(*id)).map_err(io::Error::other)?;
-                content.opened_in(&blob).ok_or_else(|| io::Error::other("a blob's content is no part of a blob"))
+                let blob = self
+                    .store
+                    .open_blob(&Digest::from_bytes(*id))
+                    .map_err(io::Error::other)?;
+                content
+                    .opened_in(&blob)
+                    .ok_or_else(|| io::Error::other("a blob's content is no part of a blob"))
             }
             Source::Path(_) => self.paths.open(content),
             Source::Bytes(bytes) => Ok(Opened::Bytes(Arc::clone(bytes))),
@@ -114,9 +124,18 @@ impl ContentError {
 /// # Errors
 /// When the blob is missing or is no valid layer.
 pub fn read_layer(store: &Store, diff_id: &Digest) -> Result<Layer, ContentError> {
-    let file = store.read_blob_file(diff_id).map_err(|source| ContentError::Store { layer: *diff_id, source })?;
-    tar::read_layer(file, *diff_id.as_bytes(), &tar::ReadOptions::default())
-        .map_err(|source| ContentError::Tar { layer: *diff_id, source })
+    let file = store
+        .read_blob_file(diff_id)
+        .map_err(|source| ContentError::Store {
+            layer: *diff_id,
+            source,
+        })?;
+    tar::read_layer(file, *diff_id.as_bytes(), &tar::ReadOptions::default()).map_err(|source| {
+        ContentError::Tar {
+            layer: *diff_id,
+            source,
+        }
+    })
 }
 
 /// A layer that was written into the store.
@@ -132,12 +151,21 @@ pub struct Stored {
 ///
 /// # Errors
 /// When content cannot be read or the disk refuses.
-pub fn store_layer(store: &Store, layer: &Layer, contents: &dyn Contents) -> Result<Stored, ContentError> {
+pub fn store_layer(
+    store: &Store,
+    layer: &Layer,
+    contents: &dyn Contents,
+) -> Result<Stored, ContentError> {
     let path = store.temporary().map_err(ContentError::Put)?;
     let stored = write_blob(&path, layer, contents).and_then(|written| {
         let diff_id = Digest::from_bytes(written.diff_id);
-        store.adopt_blob(&path, &diff_id).map_err(ContentError::Put)?;
-        Ok(Stored { diff_id, layer: written.layer })
+        store
+            .adopt_blob(&path, &diff_id)
+            .map_err(ContentError::Put)?;
+        Ok(Stored {
+            diff_id,
+            layer: written.layer,
+        })
     });
     if stored.is_err() {
         let _ = fs_err::remove_file(&path);
@@ -145,13 +173,24 @@ pub fn store_layer(store: &Store, layer: &Layer, contents: &dyn Contents) -> Res
     stored
 }
 
-fn write_blob(path: &Path, layer: &Layer, contents: &dyn Contents) -> Result<tar::Written, ContentError> {
+fn write_blob(
+    path: &Path,
+    layer: &Layer,
+    contents: &dyn Contents,
+) -> Result<tar::Written, ContentError> {
     let file = fs_err::File::options()
         .read(true)
         .write(true)
         .create_new(true)
         .open(path)
         .map_err(|source| ContentError::Write { source })?;
-    tar::write_layer(layer, contents, tar::Output::File(file.file()), &tar::WriteOptions::default())
-        .map_err(|source| ContentError::Write { source: io::Error::other(source) })
+    tar::write_layer(
+        layer,
+        contents,
+        tar::Output::File(file.file()),
+        &tar::WriteOptions::default(),
+    )
+    .map_err(|source| ContentError::Write {
+        source: io::Error::other(source),
+    })
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firebuild_dockerfile::{IgnoreError, IgnorePatterns};
 use firebuild_rootfs::tree::{Content, Contents, Opened, Source, Tree};
-use firebuild_rootfs::walk::{DirContents, Found, FoundKind, Verdict, WalkError, WalkOptions, open_root, walk};
+use firebuild_rootfs::walk::{
+    DirContents, Found, FoundKind, Verdict, WalkError, WalkOptions, open_root, walk,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::solve::ContextDir;
@@ -87,32 +89,57 @@ impl Files {
     pub fn scan(dir: &ContextDir, memory: &Path) -> Result<Self, ContextError> {
         let ignore = match &dir.ignore {
             None => IgnorePatterns::default(),
-            Some((file, text)) => IgnorePatterns::parse(text.as_bytes())
-                .map_err(|source| ContextError::Ignore { file: file.clone(), source })?,
+            Some((file, text)) => {
+                IgnorePatterns::parse(text.as_bytes()).map_err(|source| ContextError::Ignore {
+                    file: file.clone(),
+                    source,
+                })?
+            }
         };
         let path = || dir.path.clone();
-        let root = open_root(&dir.path).map_err(|source| ContextError::Open { path: path(), source })?;
+        let root = open_root(&dir.path).map_err(|source| ContextError::Open {
+            path: path(),
+            source,
+        })?;
         let now = SystemTime::now();
-        let settled = now.checked_sub(SETTLED).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let settled = now
+            .checked_sub(SETTLED)
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let settled = settled.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(0));
         let mut stamps = HashMap::new();
         let mut filter = |found: &Found<'_>| {
             if ignore.is_ignored(found.path) {
                 let below = found.kind == FoundKind::Dir && !ignore.skips_below(found.path);
-                return if below { Verdict::IfUsed } else { Verdict::Leave };
+                return if below {
+                    Verdict::IfUsed
+                } else {
+                    Verdict::Leave
+                };
             }
             if found.kind == FoundKind::File && found.changed.secs < settled {
                 use std::os::unix::ffi::OsStrExt as _;
                 let path: Arc<Path> = Path::new(std::ffi::OsStr::from_bytes(found.path)).into();
                 let changed = (found.changed.secs, found.changed.nanos);
-                let stamp = Stamp { device: found.device, inode: found.inode, size: found.size, changed };
+                let stamp = Stamp {
+                    device: found.device,
+                    inode: found.inode,
+                    size: found.size,
+                    changed,
+                };
                 stamps.insert(path, stamp);
             }
             Verdict::Take
         };
-        let options = WalkOptions { owner: Some((0, 0)), filter: Some(&mut filter), ..WalkOptions::default() };
+        let options = WalkOptions {
+            owner: Some((0, 0)),
+            filter: Some(&mut filter),
+            ..WalkOptions::default()
+        };
         use std::os::fd::AsFd as _;
-        let tree = walk(root.as_fd(), options).map_err(|source| ContextError::Walk { path: path(), source })?;
+        let tree = walk(root.as_fd(), options).map_err(|source| ContextError::Walk {
+            path: path(),
+            source,
+        })?;
         Ok(Self {
             tree: Arc::new(tree),
             ignore,
@@ -128,7 +155,9 @@ impl Files {
     /// # Errors
     /// When the file cannot be read or is not what it was at the scan.
     pub fn hash(&self, content: &Content) -> io::Result<[u8; 32]> {
-        let Source::Path(path) = &content.source else { return hash(&self.contents.open(content)?, content.size) };
+        let Source::Path(path) = &content.source else {
+            return hash(&self.contents.open(content)?, content.size);
+        };
         if let Some(known) = lock(&self.digests).get(path) {
             return Ok(*known);
         }
@@ -154,7 +183,10 @@ impl Files {
     pub fn hash_all(&self, contents: &[&Content]) -> io::Result<()> {
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(contents.len() / 16 + 1);
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(THREADS)
+            .min(contents.len() / 16 + 1);
         let work = || {
             while let Some(content) = contents.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if let Err(error) = self.hash(content) {
@@ -200,7 +232,9 @@ pub(crate) fn hash(opened: &Opened, size: u64) -> io::Result<[u8; 32]> {
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
     let mut position = 0;
     while position < size {
-        let count = buffer.len().min(usize::try_from(size - position).unwrap_or(usize::MAX));
+        let count = buffer
+            .len()
+            .min(usize::try_from(size - position).unwrap_or(usize::MAX));
         opened.read_exact_at(&mut buffer[..count], position)?;
         hasher.update(&buffer[..count]);
         position += count as u64;
@@ -223,9 +257,17 @@ const MAX_MEMORY: u64 = 256 << 20;
 impl Memory {
     fn load(path: &Path) -> Self {
         let small = fs_err::metadata(path).is_ok_and(|meta| meta.len() <= MAX_MEMORY);
-        let bytes = if small { fs_err::read(path).unwrap_or_default() } else { Vec::new() };
+        let bytes = if small {
+            fs_err::read(path).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let records = bytes.chunks_exact(RECORD).map(decode).collect();
-        Self { path: path.to_owned(), records: Mutex::new(records), changed: AtomicBool::new(false) }
+        Self {
+            path: path.to_owned(),
+            records: Mutex::new(records),
+            changed: AtomicBool::new(false),
+        }
     }
 
     fn get(&self, stamp: &Stamp) -> Option<[u8; 32]> {
@@ -247,14 +289,23 @@ impl Memory {
         }
         let aside = self.path.with_extension(format!("{}", std::process::id()));
         let _ = self.path.parent().map(fs_err::create_dir_all);
-        if fs_err::write(&aside, &bytes).and_then(|()| fs_err::rename(&aside, &self.path)).is_err() {
+        if fs_err::write(&aside, &bytes)
+            .and_then(|()| fs_err::rename(&aside, &self.path))
+            .is_err()
+        {
             let _ = fs_err::remove_file(&aside);
         }
     }
 }
 
 fn encode(bytes: &mut Vec<u8>, stamp: &Stamp, digest: &[u8; 32]) {
-    for number in [stamp.device, stamp.inode, stamp.size, stamp.changed.0.cast_unsigned(), u64::from(stamp.changed.1)] {
+    for number in [
+        stamp.device,
+        stamp.inode,
+        stamp.size,
+        stamp.changed.0.cast_unsigned(),
+        u64::from(stamp.changed.1),
+    ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(digest);
@@ -268,8 +319,19 @@ fn decode(record: &[u8]) -> (Stamp, [u8; 32]) {
     };
     let mut digest = [0; 32];
     digest.copy_from_slice(&record[40..72]);
-    let changed = (number(3).cast_signed(), u32::try_from(number(4)).unwrap_or(u32::MAX));
-    (Stamp { device: number(0), inode: number(1), size: number(2), changed }, digest)
+    let changed = (
+        number(3).cast_signed(),
+        u32::try_from(number(4)).unwrap_or(u32::MAX),
+    );
+    (
+        Stamp {
+            device: number(0),
+            inode: number(1),
+            size: number(2),
+            changed,
+        },
+        digest,
+    )
 }
 
 #[cfg(test)]

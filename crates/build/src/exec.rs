@@ -178,7 +178,12 @@ pub enum ExecErrorKind {
 impl ExecError {
     /// An error without a cause.
     pub fn new(kind: ExecErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), hint: None, source: None }
+        Self {
+            kind,
+            context: context.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// An error with its cause.
@@ -187,7 +192,10 @@ impl ExecError {
         context: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { source: Some(source.into()), ..Self::new(kind, context) }
+        Self {
+            source: Some(source.into()),
+            ..Self::new(kind, context)
+        }
     }
 
     /// Adds what would help.

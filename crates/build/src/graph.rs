@@ -348,7 +348,9 @@ impl Graph {
         }
         (0..self.vertices.len())
             .filter(|index| wanted[*index])
-            .map(|index| VertexId(u32::try_from(index).expect("a graph has fewer than 2^32 vertices")))
+            .map(|index| {
+                VertexId(u32::try_from(index).expect("a graph has fewer than 2^32 vertices"))
+            })
             .collect()
     }
 }

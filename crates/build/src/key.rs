@@ -101,6 +101,9 @@ mod tests {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_ne!(key(&["a"]), key(&["a", ""]));
         assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
-        assert_ne!(KeyWriter::new("t/1").finish(), KeyWriter::new("t/2").finish());
+        assert_ne!(
+            KeyWriter::new("t/1").finish(),
+            KeyWriter::new("t/2").finish()
+        );
     }
 }

@@ -153,8 +153,19 @@ pub fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
 /// `ENOSYS` before Linux 5.9, `EINVAL` for the flag before 5.11.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: the flag changes what exec does and closes nothing now, so every descriptor stays what its owner thinks.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A second descriptor for the standard input of this process, which is replaced by `/dev/null`.

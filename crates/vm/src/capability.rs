@@ -51,7 +51,7 @@ pub enum UserNetworking {
         /// Whether the guest has IPv6 too.
         ipv6: bool,
     },
-    /// Published ports on IPv4 only: the guest reaches nothing by itself.
+    /// Published TCP ports on IPv4 only: the guest reaches nothing by itself.
     PublishedOnly {
         /// Why, and what would help.
         reason: String,

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::capability::{Capabilities, KvmState, UserNetworking};
 use crate::cmdline::{self, CmdlineError};
 use crate::spec::{
-    Accel, Disk, InitrdPart, MachineType, Network, PortPublish, SPEC_FORMAT, VmSpec,
+    Accel, Disk, InitrdPart, MachineType, Network, PortPublish, Protocol, SPEC_FORMAT, VmSpec,
 };
 
 /// Longest machine name in bytes (the limit of Firecracker's `--id`).
@@ -266,11 +266,11 @@ impl VmSpec {
         let Network::User(network) = &self.network else {
             return Ok(());
         };
-        let ipv6 = match &can.user_network {
-            UserNetworking::Full { ipv6 } => *ipv6,
+        let (ipv6, udp) = match &can.user_network {
+            UserNetworking::Full { ipv6 } => (*ipv6, true),
             UserNetworking::PublishedOnly { reason } => {
                 notices.push(reason.clone());
-                false
+                (false, false)
             }
             UserNetworking::Missing { reason } => {
                 return Err(CheckError::new(
@@ -293,6 +293,12 @@ impl VmSpec {
                     CheckErrorKind::Port,
                     format!("published port {port} has a port of 0"),
                 ));
+            }
+            if port.protocol == Protocol::Udp && !udp {
+                let message = format!(
+                    "port {port} cannot be published: UDP needs passt; install the package passt"
+                );
+                return Err(CheckError::new(CheckErrorKind::Port, message));
             }
             if port.listen_ip().is_ipv6() && !ipv6 {
                 let message = format!(

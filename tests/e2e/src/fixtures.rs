@@ -31,7 +31,10 @@ impl Home {
     /// When the disk refuses.
     #[must_use]
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("fb").tempdir().expect("the temporary directory is writable");
+        let dir = tempfile::Builder::new()
+            .prefix("fb")
+            .tempdir()
+            .expect("the temporary directory is writable");
         Self { dir }
     }
 
@@ -40,7 +43,9 @@ impl Home {
     pub fn with_kernel() -> Option<Self> {
         let home = Self::new();
         let deb = kernel_deb()?;
-        let _ = home.fb(["kernel", "import", &deb.display().to_string()]).ok();
+        let _ = home
+            .fb(["kernel", "import", &deb.display().to_string()])
+            .ok();
         Some(home)
     }
 
@@ -54,7 +59,10 @@ impl Home {
     #[must_use]
     pub fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(firebuild());
-        command.args(args).env("FIREBUILD_HOME", self.path().join("home")).env_remove("SOURCE_DATE_EPOCH");
+        command
+            .args(args)
+            .env("FIREBUILD_HOME", self.path().join("home"))
+            .env_remove("SOURCE_DATE_EPOCH");
         command
     }
 
@@ -73,7 +81,8 @@ impl Home {
         let dir = self.path().join(name);
         for (file, data) in files {
             let path = dir.join(file);
-            fs_err::create_dir_all(path.parent().expect("a file is in a directory")).expect("the disk is writable");
+            fs_err::create_dir_all(path.parent().expect("a file is in a directory"))
+                .expect("the disk is writable");
             fs_err::write(&path, data).expect("the disk is writable");
         }
         dir
@@ -82,25 +91,38 @@ impl Home {
     /// Builds a context under a tag.
     #[must_use]
     pub fn build(&self, tag: &str, context: &Path) -> Done {
-        self.fb(["build", "--progress=plain", "-t", tag, &context.display().to_string()])
+        self.fb([
+            "build",
+            "--progress=plain",
+            "-t",
+            tag,
+            &context.display().to_string(),
+        ])
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
         // Whatever a failed test left running.
-        let _ = run(self.command(["ls", "-q"]).env("FIREBUILD_QUIET", "1"), LIMIT)
-            .out()
-            .lines()
-            .map(|id| run(&mut self.command(["rm", "-f", id]), LIMIT))
-            .collect::<Vec<_>>();
+        let _ = run(
+            self.command(["ls", "-q"]).env("FIREBUILD_QUIET", "1"),
+            LIMIT,
+        )
+        .out()
+        .lines()
+        .map(|id| run(&mut self.command(["rm", "-f", id]), LIMIT))
+        .collect::<Vec<_>>();
     }
 }
 
 /// Where things live that are made once for all tests.
 fn cache() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows where it is");
-    let target = exe.ancestors().nth(3).expect("tests live in target/<profile>/deps").to_owned();
+    let target = exe
+        .ancestors()
+        .nth(3)
+        .expect("tests live in target/<profile>/deps")
+        .to_owned();
     let dir = target.join("cache");
     fs_err::create_dir_all(&dir).expect("the target directory is writable");
     dir
@@ -109,7 +131,9 @@ fn cache() -> PathBuf {
 /// The distribution's cloud kernel package: `FIREBUILD_TEST_KERNEL_DEB`, or what `scripts/kernel` fetched.
 #[must_use]
 pub fn kernel_deb() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("FIREBUILD_TEST_KERNEL_DEB").filter(|path| !path.is_empty()) {
+    if let Some(path) =
+        std::env::var_os("FIREBUILD_TEST_KERNEL_DEB").filter(|path| !path.is_empty())
+    {
         return Some(path.into());
     }
     fs_err::read_dir(cache())
@@ -127,29 +151,59 @@ pub fn kernel_deb() -> Option<PathBuf> {
 #[must_use]
 pub fn base(home: &Home) -> Option<()> {
     let layout = cache().join("debian-bookworm.tar");
-    let lock = fs_err::File::options().create(true).append(true).open(cache().join("base.lock")).expect("the target directory is writable");
+    let lock = fs_err::File::options()
+        .create(true)
+        .append(true)
+        .open(cache().join("base.lock"))
+        .expect("the target directory is writable");
     flock(&lock, FlockOperation::LockExclusive).expect("the file is ours to lock");
     if !layout.exists() {
         let maker = Home::new();
-        let made = run(&mut maker.command(["baseos", "--bootstrap", "debian:bookworm"]), Duration::from_secs(600));
+        let made = run(
+            &mut maker.command(["baseos", "--bootstrap", "debian:bookworm"]),
+            Duration::from_secs(600),
+        );
         if made.code != 0 {
             return None;
         }
         let context = maker.context("save", &[("Dockerfile", b"FROM debian:bookworm\n")]);
         let aside = layout.with_extension("part");
         let spec = format!("type=oci,compression=uncompressed,dest={}", aside.display());
-        let _ = maker.fb(["build", "-t", "debian:bookworm", "--output", &spec, &context.display().to_string()]).ok();
+        let _ = maker
+            .fb([
+                "build",
+                "-t",
+                "debian:bookworm",
+                "--output",
+                &spec,
+                &context.display().to_string(),
+            ])
+            .ok();
         fs_err::rename(&aside, &layout).expect("the target directory is writable");
     }
-    let _ = home.fb(["image", "load", &layout.display().to_string(), "--tag", "debian:bookworm"]).ok();
+    let _ = home
+        .fb([
+            "image",
+            "load",
+            &layout.display().to_string(),
+            "--tag",
+            "debian:bookworm",
+        ])
+        .ok();
     Some(())
 }
 
 /// A static program for guests: busybox of the host.
 #[must_use]
 pub fn static_program() -> Option<Vec<u8>> {
-    ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| fs_err::read(path).ok()).filter(|bytes| {
-        // A dynamic busybox names an interpreter.
-        !bytes.windows(9).take(4096).any(|window| window == b"/lib64/ld")
-    })
+    ["/bin/busybox", "/usr/bin/busybox"]
+        .iter()
+        .find_map(|path| fs_err::read(path).ok())
+        .filter(|bytes| {
+            // A dynamic busybox names an interpreter.
+            !bytes
+                .windows(9)
+                .take(4096)
+                .any(|window| window == b"/lib64/ld")
+        })
 }

@@ -46,7 +46,13 @@ impl Done {
     /// With all the output when it is another one.
     #[must_use]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "exit code\n--- stdout\n{}\n--- stderr\n{}", self.out(), self.err());
+        assert_eq!(
+            self.code,
+            code,
+            "exit code\n--- stdout\n{}\n--- stderr\n{}",
+            self.out(),
+            self.err()
+        );
         self
     }
 }
@@ -62,8 +68,13 @@ pub fn firebuild() -> PathBuf {
     }
     let exe = std::env::current_exe().expect("a test knows where it is");
     // target/<profile>/deps/<test>
-    let profile = exe.ancestors().nth(2).expect("tests live in target/<profile>/deps");
-    let target = profile.parent().expect("a profile directory is in the target directory");
+    let profile = exe
+        .ancestors()
+        .nth(2)
+        .expect("tests live in target/<profile>/deps");
+    let target = profile
+        .parent()
+        .expect("a profile directory is in the target directory");
     for candidate in [target.join("release/firebuild"), profile.join("firebuild")] {
         if candidate.is_file() {
             return candidate;
@@ -80,7 +91,9 @@ pub fn firebuild() -> PathBuf {
 pub fn run(command: &mut Command, limit: Duration) -> Done {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = Instant::now();
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
     let status = loop {
         if let Some(status) = child.try_wait().expect("the child is ours") {
@@ -99,8 +112,15 @@ pub fn run(command: &mut Command, limit: Duration) -> Done {
     };
     let elapsed = begin.elapsed();
     use std::os::unix::process::ExitStatusExt as _;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Done { code, stdout: join(stdout), stderr: join(stderr), elapsed }
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Done {
+        code,
+        stdout: join(stdout),
+        stderr: join(stderr),
+        elapsed,
+    }
 }
 
 fn kill(child: &mut Child) -> std::io::Result<()> {

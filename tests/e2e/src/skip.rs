@@ -6,10 +6,16 @@ use std::path::Path;
 ///
 /// # Panics
 /// When the need is required.
-#[expect(clippy::print_stderr, reason = "a skip must be seen; CI counts these lines")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a skip must be seen; CI counts these lines"
+)]
 pub fn skip(test: &str, need: &str, reason: &str) {
     let required = std::env::var("FIREBUILD_TEST_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|word| word == need), "{test} needs {need}: {reason}");
+    assert!(
+        !required.split(',').any(|word| word == need),
+        "{test} needs {need}: {reason}"
+    );
     eprintln!("SKIP {test}: {reason}");
 }
 
@@ -17,8 +23,9 @@ pub fn skip(test: &str, need: &str, reason: &str) {
 #[must_use]
 pub fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    programs
-        .iter()
-        .copied()
-        .find(|program| !std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| Path::new(&dir).join(program).is_file()))
+    programs.iter().copied().find(|program| {
+        !std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .any(|dir| Path::new(&dir).join(program).is_file())
+    })
 }

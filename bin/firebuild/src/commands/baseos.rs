@@ -20,7 +20,9 @@ pub(crate) fn run(paths: &Paths, args: &BaseosArgs, cancel: &Cancel) -> Done {
     match (&args.bootstrap, &args.dockerfile) {
         (Some(what), _) => bootstrap(paths, args, what, cancel),
         (None, Some(file)) => from_dockerfile(paths, args, file, cancel),
-        (None, None) => Err(Failure::usage("neither --bootstrap nor --dockerfile was given")),
+        (None, None) => Err(Failure::usage(
+            "neither --bootstrap nor --dockerfile was given",
+        )),
     }
 }
 
@@ -42,7 +44,12 @@ fn bootstrap(paths: &Paths, args: &BaseosArgs, what: &str, cancel: &Cancel) -> D
         _ => {}
     };
     let created = baseos::create(paths, &request, cancel, &mut events)?;
-    output::line(&format!("{} {} {}", created.reference.familiar(), created.manifest, size(created.size)));
+    output::line(&format!(
+        "{} {} {}",
+        created.reference.familiar(),
+        created.manifest,
+        size(created.size)
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -56,13 +63,16 @@ fn from_dockerfile(paths: &Paths, args: &BaseosArgs, file: &str, cancel: &Cancel
         None => {
             let base = build::base_of(&request).map_err(rootfs::failure)?;
             base.ok_or_else(|| {
-                Failure::usage(format!("{file} begins from scratch and says no name")).hint("give the base a name with --tag")
+                Failure::usage(format!("{file} begins from scratch and says no name"))
+                    .hint("give the base a name with --tag")
             })?
         }
     };
     request.tags = vec![tag];
     request.disk = true;
-    request.min_size = args.filesystem_size_mbs.and_then(|mib| mib.checked_mul(1 << 20));
+    request.min_size = args
+        .filesystem_size_mbs
+        .and_then(|mib| mib.checked_mul(1 << 20));
     let report = rootfs::execute(paths, &request, args.progress, cancel)?;
     rootfs::finish(&report, args.progress, false);
     Ok(ExitCode::SUCCESS)

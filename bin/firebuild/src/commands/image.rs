@@ -8,8 +8,8 @@ use firebuild_engine::paths::Paths;
 
 use super::Done;
 use crate::args::{Format, ImageArgs, ImageCommand};
-use crate::report::table::{Table, size};
 use crate::report::output;
+use crate::report::table::{Table, size};
 
 /// Runs the command.
 pub(crate) fn run(paths: &Paths, args: &ImageArgs) -> Done {
@@ -39,7 +39,10 @@ fn list(paths: &Paths, format: Format) -> Result<(), crate::failure::Failure> {
     }
     let mut table = Table::new(&["NAME", "DIGEST", "LAYERS", "SIZE"]);
     for image in &list {
-        let digest = image.digest.strip_prefix("sha256:").unwrap_or(&image.digest);
+        let digest = image
+            .digest
+            .strip_prefix("sha256:")
+            .unwrap_or(&image.digest);
         table.row(vec![
             image.name.clone(),
             digest.chars().take(12).collect(),

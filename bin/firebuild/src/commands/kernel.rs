@@ -28,7 +28,10 @@ fn import(paths: &Paths, args: &KernelImportArgs) -> Done {
         Some(file) => Source::Files(vec![file.clone()]),
         None => Source::Host("/".into()),
     };
-    let request = Request { source, id: args.id.clone() };
+    let request = Request {
+        source,
+        id: args.id.clone(),
+    };
     let mut events = |event| match event {
         Event::Stage(text) => output::note(&format!("{text} …")),
         Event::Warning(text) => output::note(&format!("warning: {text}")),

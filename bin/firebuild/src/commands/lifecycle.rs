@@ -35,7 +35,9 @@ pub(crate) fn wait(paths: &Paths, args: &VmsArgs) -> Done {
 /// `firebuild stop`
 pub(crate) fn stop(paths: &Paths, args: &StopArgs) -> Done {
     let signal = args.signal.as_deref().map(signal).transpose()?;
-    each(&args.vms.vms, |vm| stop::stop(paths, vm, Duration::from_secs(args.time), signal))
+    each(&args.vms.vms, |vm| {
+        stop::stop(paths, vm, Duration::from_secs(args.time), signal)
+    })
 }
 
 /// `firebuild kill`
@@ -68,7 +70,11 @@ pub(crate) fn purge(paths: &Paths) -> Done {
     for error in &purged.failed {
         output::note(render(error, None, &[]).trim_end());
     }
-    Ok(if purged.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if purged.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn each(vms: &[String], mut work: impl FnMut(&str) -> Result<(), InstanceError>) -> Done {
@@ -86,12 +92,16 @@ fn each(vms: &[String], mut work: impl FnMut(&str) -> Result<(), InstanceError>)
 }
 
 fn signal(text: &str) -> Result<u8, Failure> {
-    stop::signal_number(text).ok_or_else(|| Failure::usage(format!("{text:?} is no signal")).hint("TERM, SIGUSR1, 15, RTMIN+3"))
+    stop::signal_number(text).ok_or_else(|| {
+        Failure::usage(format!("{text:?} is no signal")).hint("TERM, SIGUSR1, 15, RTMIN+3")
+    })
 }
 
 /// A duration as the original's flags take it: `15s`, `500ms`, `2m`, or seconds.
 fn duration(text: &str) -> Result<Duration, Failure> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let count: u64 = text[..split].parse().unwrap_or(u64::MAX);
     let unit = match &text[split..] {
         "" | "s" => 1000,

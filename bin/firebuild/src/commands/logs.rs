@@ -27,7 +27,9 @@ pub(crate) fn run(paths: &Paths, args: &LogsArgs, cancel: &Cancel) -> Done {
     let request = logs::Request {
         wanted: args.vm.clone(),
         follow: args.follow,
-        tail: args.tail.map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
+        tail: args
+            .tail
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
     };
     logs::logs(paths, &request, cancel, &mut |record| {
         let mut text = String::new();

@@ -29,10 +29,16 @@ pub(crate) fn run(paths: &Paths, args: &LsArgs, log_as_json: bool) -> Done {
             output::line(listed.record.id.short());
         }
     } else if args.format.format == Format::Json {
-        let all: Vec<Value> = listing.instances.iter().map(|listed| json(paths, listed)).collect();
+        let all: Vec<Value> = listing
+            .instances
+            .iter()
+            .map(|listed| json(paths, listed))
+            .collect();
         output::line(&serde_json::to_string_pretty(&all)?);
     } else {
-        let mut table = Table::new(&["ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
+        let mut table = Table::new(&[
+            "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME",
+        ]);
         for listed in &listing.instances {
             let record = &listed.record;
             table.row(vec![
@@ -54,14 +60,22 @@ fn status(state: &State) -> String {
     match state {
         State::Created => "Created".to_owned(),
         State::Running { started, .. } => format!("Up {}", since(started.started_at.as_second())),
-        State::Exited(ended) => format!("Exited ({}) {}", ended.exit_code, ago(ended.finished_at.as_second())),
+        State::Exited(ended) => format!(
+            "Exited ({}) {}",
+            ended.exit_code,
+            ago(ended.finished_at.as_second())
+        ),
         State::Dead => "Dead".to_owned(),
     }
 }
 
 fn ports(listed: &Listed) -> String {
     let publish = &listed.record.network.publish;
-    publish.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    publish
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What `inspect` knows, in short.
@@ -87,10 +101,22 @@ fn original(paths: &Paths, listed: &Listed) -> Value {
 
 /// The original's record of `run --daemonize`.
 pub(crate) fn original_daemon_record(paths: &Paths, id: &str) {
-    let Ok(listing) = ls::ls(paths, true) else { return };
-    if let Some(listed) = listing.instances.iter().find(|listed| listed.record.id.as_str() == id) {
+    let Ok(listing) = ls::ls(paths, true) else {
+        return;
+    };
+    if let Some(listed) = listing
+        .instances
+        .iter()
+        .find(|listed| listed.record.id.as_str() == id)
+    {
         let address = address(paths, listed);
-        let net = listed.record.network.addresses.first().cloned().unwrap_or_default();
+        let net = listed
+            .record
+            .network
+            .addresses
+            .first()
+            .cloned()
+            .unwrap_or_default();
         let record = json!({
             "@level": "info", "@message": "VMM running as a daemon", "@module": "run", "@timestamp": now(),
             "cache-dir": paths.instances().join(id), "ip-address": address, "ip-net": net, "jailer-dir": "",
@@ -102,18 +128,30 @@ pub(crate) fn original_daemon_record(paths: &Paths, id: &str) {
 
 fn pid(state: &State) -> i32 {
     match state {
-        State::Running { machine: Some(machine), .. } => machine.vmm.as_ref().map_or(0, |vmm| vmm.pid),
+        State::Running {
+            machine: Some(machine),
+            ..
+        } => machine.vmm.as_ref().map_or(0, |vmm| vmm.pid),
         _ => 0,
     }
 }
 
 fn address(_: &Paths, listed: &Listed) -> String {
-    let first = listed.record.network.addresses.first().map(String::as_str).unwrap_or_default();
+    let first = listed
+        .record
+        .network
+        .addresses
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
     first.split('/').next().unwrap_or_default().to_owned()
 }
 
 fn clip(text: &str, columns: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().count() <= columns {
         return text;
     }
@@ -127,9 +165,17 @@ fn ago(second: i64) -> String {
 }
 
 fn since(second: i64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
     let seconds = now.saturating_sub(u64::try_from(second).unwrap_or(0));
-    let plural = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
+    let plural = |count: u64, unit: &str| {
+        if count == 1 {
+            format!("1 {unit}")
+        } else {
+            format!("{count} {unit}s")
+        }
+    };
     match seconds {
         0..60 => plural(seconds, "second"),
         60..3600 => plural(seconds / 60, "minute"),

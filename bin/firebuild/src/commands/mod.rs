@@ -37,7 +37,10 @@ pub(crate) fn helper() -> Option<ExitCode> {
 /// Runs the command that was asked for.
 pub(crate) fn dispatch(cli: Cli) -> Done {
     let paths = || {
-        let overrides = Overrides { home: cli.home.home.clone(), ..Overrides::default() };
+        let overrides = Overrides {
+            home: cli.home.home.clone(),
+            ..Overrides::default()
+        };
         Paths::of_process(&overrides).map_err(Failure::from)
     };
     let log_as_json = cli.log.log_as_json.unwrap_or(false);
@@ -46,7 +49,11 @@ pub(crate) fn dispatch(cli: Cli) -> Done {
         Command::Baseos(args) => baseos::run(&paths()?, args, &on_interrupt()?),
         Command::Image(args) => image::run(&paths()?, args),
         Command::Kernel(args) => kernel::run(&paths()?, args),
-        Command::Run(args) => run::run(&paths().map_err(|error| error.code(FAILED_TO_RUN))?, args, log_as_json),
+        Command::Run(args) => run::run(
+            &paths().map_err(|error| error.code(FAILED_TO_RUN))?,
+            args,
+            log_as_json,
+        ),
         Command::Ls(args) => ls::run(&paths()?, args, log_as_json),
         Command::Inspect(args) => lifecycle::inspect(&paths()?, args),
         Command::Logs(args) => logs::run(&paths()?, args, &on_interrupt()?),

@@ -21,13 +21,24 @@ pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
     let request = request(args)?;
     let unused = args.build_vm.unused();
     if !unused.is_empty() {
-        output::note(&format!("note: {} configure a build VM; RUN executes in a sandbox here", unused.join(", ")));
+        output::note(&format!(
+            "note: {} configure a build VM; RUN executes in a sandbox here",
+            unused.join(", ")
+        ));
     }
     if args.print.is_some() {
-        output::raw(build::print_graph(paths, &request).map_err(failure)?.as_bytes());
+        output::raw(
+            build::print_graph(paths, &request)
+                .map_err(failure)?
+                .as_bytes(),
+        );
         return Ok(ExitCode::SUCCESS);
     }
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let mode = if args.quiet {
+        ProgressMode::Quiet
+    } else {
+        args.progress
+    };
     let report = execute(paths, &request, mode, cancel)?;
     if let Some(file) = &args.iidfile {
         fs_err::write(file, report.config.to_string())?;
@@ -37,7 +48,12 @@ pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
 }
 
 /// Builds with progress.
-pub(super) fn execute(paths: &Paths, request: &Request, mode: ProgressMode, cancel: &Cancel) -> Result<BuildReport, Failure> {
+pub(super) fn execute(
+    paths: &Paths,
+    request: &Request,
+    mode: ProgressMode,
+    cancel: &Cancel,
+) -> Result<BuildReport, Failure> {
     let progress = Progress::new(mode);
     build::build(paths, request, &|event| progress.event(event), cancel).map_err(failure)
 }
@@ -78,38 +94,75 @@ pub(super) fn failure(error: build::BuildError) -> Failure {
     let place = error.place().map(snippet);
     let hints = error.help().to_vec();
     let cancelled = error.kind() == build::BuildErrorKind::Cancelled;
-    let failure = hints.into_iter().fold(Failure::new(error), Failure::hint).snippet(place);
+    let failure = hints
+        .into_iter()
+        .fold(Failure::new(error), Failure::hint)
+        .snippet(place);
     // As a shell says it of a program that Ctrl+C ended.
-    if cancelled { failure.code(130) } else { failure }
+    if cancelled {
+        failure.code(130)
+    } else {
+        failure
+    }
 }
 
 fn snippet(place: &build::Place) -> Snippet {
-    Snippet { file: place.file.clone(), text: place.text.clone(), span: place.span.clone() }
+    Snippet {
+        file: place.file.clone(),
+        text: place.text.clone(),
+        span: place.span.clone(),
+    }
 }
 
 fn request(args: &RootfsArgs) -> Result<Request, Failure> {
-    let context = args.path.as_ref().or(args.context.as_ref()).map(PathBuf::from);
+    let context = args
+        .path
+        .as_ref()
+        .or(args.context.as_ref())
+        .map(PathBuf::from);
     let dockerfile = args.dockerfile.as_ref().map(PathBuf::from);
     if context.is_none() && dockerfile.is_none() {
-        return Err(Failure::usage("neither a build context nor a Dockerfile was given")
-            .hint("firebuild build . builds the Dockerfile in this directory"));
+        return Err(
+            Failure::usage("neither a build context nor a Dockerfile was given")
+                .hint("firebuild build . builds the Dockerfile in this directory"),
+        );
     }
     let mut request = Request::new(context.clone().unwrap_or_default());
     request.context = context;
     request.dockerfile = dockerfile;
-    request.tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+    request.tags = args
+        .tag
+        .iter()
+        .map(|tag| parse_tag(tag))
+        .collect::<Result<_, _>>()?;
     request.build_args = build_args(&args.build_arg)?;
     request.target.clone_from(&args.target);
-    request.outputs = args.output.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>().map_err(Failure::from)?;
+    request.outputs = args
+        .output
+        .iter()
+        .map(|text| Output::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::from)?;
     request.disk = !request.tags.is_empty();
     request.min_size = match (&args.size, args.filesystem_size_mbs) {
         (Some(text), _) => Some(sizes::bytes(text, "--size")?),
-        (None, Some(mib)) => Some(mib.checked_mul(1 << 20).ok_or_else(|| Failure::usage("--filesystem-size-mbs is too large"))?),
+        (None, Some(mib)) => Some(
+            mib.checked_mul(1 << 20)
+                .ok_or_else(|| Failure::usage("--filesystem-size-mbs is too large"))?,
+        ),
         (None, None) => None,
     };
     request.contexts = pairs(&args.build_context, "--build-context")?;
-    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?;
-    request.ssh = args.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?;
+    request.secrets = args
+        .secret
+        .iter()
+        .map(|text| secret(text))
+        .collect::<Result<_, _>>()?;
+    request.ssh = args
+        .ssh
+        .iter()
+        .map(|text| ssh(text))
+        .collect::<Result<_, _>>()?;
     request.no_cache = match args.no_cache.as_deref() {
         None => NoCache::Off,
         Some("" | "true") => NoCache::All,
@@ -129,10 +182,15 @@ fn request(args: &RootfsArgs) -> Result<Request, Failure> {
 
 /// A `--tag`.
 pub(super) fn parse_tag(text: &str) -> Result<Reference, Failure> {
-    let reference: Reference =
-        text.parse().map_err(|error| Failure::new(error).hint("a tag looks like org/name:version, in lower case").code(2))?;
+    let reference: Reference = text.parse().map_err(|error| {
+        Failure::new(error)
+            .hint("a tag looks like org/name:version, in lower case")
+            .code(2)
+    })?;
     if reference.digest().is_some() {
-        return Err(Failure::usage(format!("--tag {text} has a digest; a digest is the result of a build")));
+        return Err(Failure::usage(format!(
+            "--tag {text} has a digest; a digest is the result of a build"
+        )));
     }
     Ok(reference)
 }
@@ -177,13 +235,20 @@ fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
             Some(("src" | "source", value)) => file = Some(value.to_owned()),
             Some(("env", value)) => variable = Some(value.to_owned()),
             Some(("type", "file" | "env")) => {}
-            _ => return Err(Failure::usage(format!("--secret {text:?}: {field:?} is not understood"))),
+            _ => {
+                return Err(Failure::usage(format!(
+                    "--secret {text:?}: {field:?} is not understood"
+                )));
+            }
         }
     }
-    let id = id.or_else(|| file.clone()).ok_or_else(|| Failure::usage(format!("--secret {text:?} has no id")))?;
+    let id = id
+        .or_else(|| file.clone())
+        .ok_or_else(|| Failure::usage(format!("--secret {text:?} has no id")))?;
     let data = match (file, variable) {
         (Some(file), _) => fs_err::read(&file)?,
-        (None, Some(name)) => variable_bytes(&name).ok_or_else(|| Failure::new(format!("--secret {text:?}: {name} is not set")))?,
+        (None, Some(name)) => variable_bytes(&name)
+            .ok_or_else(|| Failure::new(format!("--secret {text:?}: {name} is not set")))?,
         (None, None) => match variable_bytes(&id) {
             Some(value) => value,
             None => fs_err::read(&id)?,
@@ -192,7 +257,9 @@ fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
     /// BuildKit's limit.
     const MAX: usize = 500 << 10;
     if data.len() > MAX {
-        return Err(Failure::new(format!("--secret {id} has more than {MAX} bytes")));
+        return Err(Failure::new(format!(
+            "--secret {id} has more than {MAX} bytes"
+        )));
     }
     Ok((id, data))
 }
@@ -209,6 +276,8 @@ fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
     }
     match std::env::var_os("SSH_AUTH_SOCK") {
         Some(socket) => Ok((text.to_owned(), PathBuf::from(socket))),
-        None => Err(Failure::new(format!("--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"))),
+        None => Err(Failure::new(format!(
+            "--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"
+        ))),
     }
 }

@@ -44,7 +44,9 @@ pub(crate) fn run(paths: &Paths, args: &RunArgs, log_as_json: bool) -> Done {
         _ => {}
     };
     if args.daemonize {
-        return match run::detached(paths, &request, &mut disk_for, &mut notices).map_err(with_hint)? {
+        return match run::detached(paths, &request, &mut disk_for, &mut notices)
+            .map_err(with_hint)?
+        {
             Ok(started) => {
                 if log_as_json {
                     super::ls::original_daemon_record(paths, started.id.as_str());
@@ -55,8 +57,11 @@ pub(crate) fn run(paths: &Paths, args: &RunArgs, log_as_json: bool) -> Done {
             Err(outcome) => Ok(ended(outcome)),
         };
     }
-    let stdio = Stdio::of_process(request.stdin).map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
-    run::foreground(paths, &request, VMINIT, stdio, &mut disk_for, &mut notices).map(ended).map_err(with_hint)
+    let stdio = Stdio::of_process(request.stdin)
+        .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
+    run::foreground(paths, &request, VMINIT, stdio, &mut disk_for, &mut notices)
+        .map(ended)
+        .map_err(with_hint)
 }
 
 fn ended(outcome: run::Outcome) -> ExitCode {
@@ -74,7 +79,9 @@ fn with_hint(error: run::RunError) -> Failure {
             "firebuild kernel import linux-image-….deb takes a distribution's kernel (apt-get download linux-image-cloud-amd64's \
              dependency), firebuild kernel import --host the running one",
         ),
-        RunErrorKind::Port => Some("ss -ltnup shows who listens there; publish another port with -p"),
+        RunErrorKind::Port => {
+            Some("ss -ltnup shows who listens there; publish another port with -p")
+        }
         RunErrorKind::NoSpace => Some("free some space, or point --home to a larger disk"),
         _ => None,
     };
@@ -88,8 +95,14 @@ fn with_hint(error: run::RunError) -> Failure {
 fn image_disk(paths: &Paths, request: &Request) -> Result<ImageDisk, Failure> {
     let progress = Progress::new(ProgressMode::Auto);
     let cancel = Cancel::new().map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
-    images::disk_for(paths, &request.image, None, &|event| progress.event(event), &cancel)
-        .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))
+    images::disk_for(
+        paths,
+        &request.image,
+        None,
+        &|event| progress.event(event),
+        &cancel,
+    )
+    .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))
 }
 
 fn mention_unused(args: &RunArgs) {
@@ -98,7 +111,10 @@ fn mention_unused(args: &RunArgs) {
     unused.extend(args.jailer.given());
     unused.extend(args.tracing.given());
     if !unused.is_empty() {
-        output::note(&format!("note: {} have no effect with QEMU and user-mode networking", unused.join(", ")));
+        output::note(&format!(
+            "note: {} have no effect with QEMU and user-mode networking",
+            unused.join(", ")
+        ));
     }
 }
 
@@ -108,7 +124,8 @@ fn words(args: &RunArgs) -> Result<(String, Vec<String>), Failure> {
     let image = match &args.from {
         Some(image) => image.clone(),
         None if words.is_empty() => {
-            return Err(Failure::usage("no image was given").hint("firebuild run IMAGE, or firebuild run --from IMAGE -- COMMAND"));
+            return Err(Failure::usage("no image was given")
+                .hint("firebuild run IMAGE, or firebuild run --from IMAGE -- COMMAND"));
         }
         None => words.remove(0),
     };
@@ -120,23 +137,32 @@ fn words(args: &RunArgs) -> Result<(String, Vec<String>), Failure> {
 
 fn request(args: &RunArgs) -> Result<Request, Failure> {
     let (image, arguments) = words(args)?;
-    let reference: Reference = image.parse().map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
+    let reference: Reference = image
+        .parse()
+        .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
     let caller = |name: &str| std::env::var(name).ok();
     let mut request = Request::new(reference);
     request.arguments = arguments;
     request.entrypoint.clone_from(&args.entrypoint);
     for file in &args.env_file {
-        request.env.extend(env::read_file(file, caller).map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?);
+        request.env.extend(
+            env::read_file(file, caller)
+                .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?,
+        );
     }
     for text in &args.env {
-        request.env.push(env::parse_flag(text, caller).map_err(|error| Failure::new(error).code(2))?);
+        request
+            .env
+            .push(env::parse_flag(text, caller).map_err(|error| Failure::new(error).code(2))?);
     }
     request.user.clone_from(&args.user);
     request.workdir.clone_from(&args.workdir);
     request.hostname.clone_from(&args.hostname);
     request.name.clone_from(&args.name);
     for text in &args.publish {
-        request.publish.extend(publish::parse(text).map_err(|error| Failure::new(error).code(2))?);
+        request
+            .publish
+            .extend(publish::parse(text).map_err(|error| Failure::new(error).code(2))?);
     }
     request.network = match args.network {
         NetworkArg::User => NetworkMode::User,
@@ -155,8 +181,14 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
     }
     request.disk_bytes = sizes::bytes(&args.disk_size, "--disk-size")?;
     request.kernel.clone_from(&args.machine.vmlinux_id);
-    request.kernel_args =
-        args.machine.kernel_args.as_deref().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    request.kernel_args = args
+        .machine
+        .kernel_args
+        .as_deref()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
     request.accel = match args.accel {
         AccelArg::Auto => Accel::Auto,
         AccelArg::Kvm => Accel::Kvm,

@@ -65,23 +65,62 @@ pub(crate) fn source(snippet: &Snippet) -> String {
     let mut out = String::new();
     let spanned = text[start..end].trim_end().matches('\n').count() + 1;
     let width = (first + spanned).to_string().len();
-    let _ = writeln!(out, "{:width$}--> {}:{}:{}", "", snippet.file, first + 1, column + 1);
+    let _ = writeln!(
+        out,
+        "{:width$}--> {}:{}:{}",
+        "",
+        snippet.file,
+        first + 1,
+        column + 1
+    );
     let _ = writeln!(out, "{:width$} |", "");
-    for (index, line) in text[begin..].lines().take(spanned.min(SHOWN_LINES)).enumerate() {
+    for (index, line) in text[begin..]
+        .lines()
+        .take(spanned.min(SHOWN_LINES))
+        .enumerate()
+    {
         // A place far to the right of a long line moves into view.
-        let skip = if index == 0 { column.saturating_sub(SHOWN_COLUMNS / 2) } else { 0 };
-        let shown: String =
-            line.chars().skip(skip).take(SHOWN_COLUMNS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let skip = if index == 0 {
+            column.saturating_sub(SHOWN_COLUMNS / 2)
+        } else {
+            0
+        };
+        let shown: String = line
+            .chars()
+            .skip(skip)
+            .take(SHOWN_COLUMNS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let _ = writeln!(out, "{:>width$} | {shown}", first + index + 1);
         let from = if index == 0 { column - skip } else { 0 };
-        let length = if spanned == 1 { text[start..end].trim_end().chars().count() } else { line.trim_end().chars().count() - if index == 0 { column.min(line.trim_end().chars().count()) } else { 0 } };
+        let length = if spanned == 1 {
+            text[start..end].trim_end().chars().count()
+        } else {
+            line.trim_end().chars().count()
+                - if index == 0 {
+                    column.min(line.trim_end().chars().count())
+                } else {
+                    0
+                }
+        };
         let carets = length.clamp(1, SHOWN_COLUMNS.saturating_sub(from).max(1));
         if index == 0 || spanned == 1 {
-            let _ = writeln!(out, "{:width$} | {}{}", "", " ".repeat(from), "^".repeat(carets));
+            let _ = writeln!(
+                out,
+                "{:width$} | {}{}",
+                "",
+                " ".repeat(from),
+                "^".repeat(carets)
+            );
         }
     }
     if spanned > SHOWN_LINES {
-        let _ = writeln!(out, "{:width$} | … {} lines more", "", spanned - SHOWN_LINES);
+        let _ = writeln!(
+            out,
+            "{:width$} | … {} lines more",
+            "",
+            spanned - SHOWN_LINES
+        );
     }
     out
 }
@@ -100,7 +139,11 @@ mod tests {
     use super::{Snippet, render, source};
 
     fn snippet(text: &str, span: std::ops::Range<usize>) -> Snippet {
-        Snippet { file: "Dockerfile".to_owned(), text: text.to_owned(), span }
+        Snippet {
+            file: "Dockerfile".to_owned(),
+            text: text.to_owned(),
+            span,
+        }
     }
 
     #[test]
@@ -108,7 +151,10 @@ mod tests {
         let text = source(&snippet("FROM a\nCPOY é b\n", 7..11));
         assert_eq!(text, " --> Dockerfile:2:1\n  |\n2 | CPOY é b\n  | ^^^^\n");
         let text = source(&snippet("FROM a\nCPOY é b\n", 15..16));
-        assert_eq!(text, " --> Dockerfile:2:8\n  |\n2 | CPOY é b\n  |        ^\n");
+        assert_eq!(
+            text,
+            " --> Dockerfile:2:8\n  |\n2 | CPOY é b\n  |        ^\n"
+        );
     }
 
     #[test]
@@ -135,7 +181,14 @@ mod tests {
                 Some(&self.0)
             }
         }
-        let text = render(&Outer(std::io::Error::other("locked")), None, &["knock".to_owned()]);
-        assert_eq!(text, "error: cannot open the door\n  caused by: locked\nhint: knock\n");
+        let text = render(
+            &Outer(std::io::Error::other("locked")),
+            None,
+            &["knock".to_owned()],
+        );
+        assert_eq!(
+            text,
+            "error: cannot open the door\n  caused by: locked\nhint: knock\n"
+        );
     }
 }

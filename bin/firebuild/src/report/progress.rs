@@ -67,10 +67,15 @@ impl Progress {
             ProgressMode::Json => Style::Json,
             ProgressMode::Plain => Style::Plain,
             ProgressMode::Tty => Style::Live(MultiProgress::new()),
-            ProgressMode::Auto if std::io::stderr().is_terminal() => Style::Live(MultiProgress::new()),
+            ProgressMode::Auto if std::io::stderr().is_terminal() => {
+                Style::Live(MultiProgress::new())
+            }
             ProgressMode::Auto => Style::Plain,
         };
-        Self { style, state: Mutex::default() }
+        Self {
+            style,
+            state: Mutex::default(),
+        }
     }
 
     /// Takes an event in.
@@ -96,7 +101,11 @@ impl Progress {
                     self.output(vertex, stream, &data);
                 }
             }
-            BuildEvent::Finished { id, cached, elapsed } => {
+            BuildEvent::Finished {
+                id,
+                cached,
+                elapsed,
+            } => {
                 if let Some(vertex) = state.vertices.get_mut(&id.0) {
                     self.finished(vertex, cached, elapsed);
                 }
@@ -106,7 +115,12 @@ impl Progress {
                     self.failed(vertex, &message);
                 }
             }
-            BuildEvent::Progress { item, current, total, done } => self.item(&mut state, item, current, total, done),
+            BuildEvent::Progress {
+                item,
+                current,
+                total,
+                done,
+            } => self.item(&mut state, item, current, total, done),
             BuildEvent::Notice { message } => match &self.style {
                 Style::Json => {}
                 Style::Live(multi) => multi.suspend(|| output::note(&format!("note: {message}"))),
@@ -161,10 +175,16 @@ impl Progress {
     fn output_line(&self, vertex: &mut Vertex, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         // A progress bar of the step redraws its line with carriage returns: the last drawing counts.
-        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        let text = text
+            .trim_end_matches('\r')
+            .rsplit('\r')
+            .next()
+            .unwrap_or_default();
         match &self.style {
             Style::Plain => {
-                let seconds = vertex.started.map_or(0.0, |start| start.elapsed().as_secs_f64());
+                let seconds = vertex
+                    .started
+                    .map_or(0.0, |start| start.elapsed().as_secs_f64());
                 output::note(&format!("#{} {seconds:.3} {text}", vertex.number));
             }
             Style::Live(_) => {
@@ -173,7 +193,13 @@ impl Progress {
                     vertex.live.remove(0);
                 }
                 if let Some(bar) = &vertex.bar {
-                    bar.set_message(vertex.live.iter().map(|line| format!("\n    {line}")).collect::<String>());
+                    bar.set_message(
+                        vertex
+                            .live
+                            .iter()
+                            .map(|line| format!("\n    {line}"))
+                            .collect::<String>(),
+                    );
                 }
             }
             Style::Json | Style::Quiet => {}
@@ -185,13 +211,23 @@ impl Progress {
         self.flush(vertex);
         match &self.style {
             Style::Plain if cached => output::note(&format!("#{} CACHED\n", vertex.number)),
-            Style::Plain => output::note(&format!("#{} DONE {:.1}s\n", vertex.number, elapsed.as_secs_f64())),
+            Style::Plain => output::note(&format!(
+                "#{} DONE {:.1}s\n",
+                vertex.number,
+                elapsed.as_secs_f64()
+            )),
             Style::Live(multi) => {
                 if let Some(bar) = vertex.bar.take() {
                     bar.finish_and_clear();
                 }
-                let state = if cached { "CACHED".to_owned() } else { format!("{:.1}s", elapsed.as_secs_f64()) };
-                multi.suspend(|| output::note(&format!(" => {} {state}", clip(&one_line(&vertex.name)))));
+                let state = if cached {
+                    "CACHED".to_owned()
+                } else {
+                    format!("{:.1}s", elapsed.as_secs_f64())
+                };
+                multi.suspend(|| {
+                    output::note(&format!(" => {} {state}", clip(&one_line(&vertex.name))))
+                });
             }
             Style::Json | Style::Quiet => {}
         }
@@ -213,7 +249,11 @@ impl Progress {
         // The live view has scrolled it away and the quiet one never showed it.
         if matches!(self.style, Style::Live(_) | Style::Quiet) && !vertex.kept.is_empty() {
             let kept = String::from_utf8_lossy(&vertex.kept).into_owned();
-            let text = format!("------\n > {}:\n{}\n------", one_line(&vertex.name), kept.trim_end());
+            let text = format!(
+                "------\n > {}:\n{}\n------",
+                one_line(&vertex.name),
+                kept.trim_end()
+            );
             match &self.style {
                 Style::Live(multi) => multi.suspend(|| output::note(&text)),
                 _ => output::note(&text),
@@ -238,7 +278,10 @@ impl Progress {
                     (Instant::now(), None)
                 });
                 if done {
-                    output::note(&format!("{item} done {:.1}s", start.0.elapsed().as_secs_f64()));
+                    output::note(&format!(
+                        "{item} done {:.1}s",
+                        start.0.elapsed().as_secs_f64()
+                    ));
                 }
             }
             Style::Live(multi) => {
@@ -293,7 +336,9 @@ fn one_line(text: &str) -> String {
 
 /// Text without what a terminal would obey.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// Text that fits into one line of the terminal.
@@ -310,21 +355,36 @@ fn clip(text: &str) -> String {
 /// An event as one JSON object.
 fn json(event: &BuildEvent) -> String {
     let value = match event {
-        BuildEvent::Planned { id, name } => serde_json::json!({"event": "planned", "id": id.0, "name": name}),
+        BuildEvent::Planned { id, name } => {
+            serde_json::json!({"event": "planned", "id": id.0, "name": name})
+        }
         BuildEvent::Started { id } => serde_json::json!({"event": "started", "id": id.0}),
         BuildEvent::Output { id, stream, data } => serde_json::json!({
             "event": "output", "id": id.0,
             "stream": if *stream == Stream::Stdout { "stdout" } else { "stderr" },
             "data": String::from_utf8_lossy(data),
         }),
-        BuildEvent::Finished { id, cached, elapsed } => {
+        BuildEvent::Finished {
+            id,
+            cached,
+            elapsed,
+        } => {
             serde_json::json!({"event": "finished", "id": id.0, "cached": cached, "seconds": elapsed.as_secs_f64()})
         }
-        BuildEvent::Failed { id, message } => serde_json::json!({"event": "failed", "id": id.0, "message": message}),
-        BuildEvent::Progress { item, current, total, done } => {
+        BuildEvent::Failed { id, message } => {
+            serde_json::json!({"event": "failed", "id": id.0, "message": message})
+        }
+        BuildEvent::Progress {
+            item,
+            current,
+            total,
+            done,
+        } => {
             serde_json::json!({"event": "progress", "item": item, "current": current, "total": total, "done": done})
         }
-        BuildEvent::Notice { message } => serde_json::json!({"event": "notice", "message": message}),
+        BuildEvent::Notice { message } => {
+            serde_json::json!({"event": "notice", "message": message})
+        }
     };
     let mut out = Vec::new();
     let _ = write!(out, "{value}");

@@ -9,7 +9,9 @@ pub(crate) struct Table {
 impl Table {
     /// A table with its headings.
     pub(crate) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|text| (*text).to_owned()).collect()] }
+        Self {
+            rows: vec![headings.iter().map(|text| (*text).to_owned()).collect()],
+        }
     }
 
     /// Adds a row; it has as many cells as there are headings.
@@ -21,7 +23,13 @@ impl Table {
     /// The text, with a line feed after each row.
     pub(crate) fn text(&self) -> String {
         let columns = self.rows[0].len();
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
@@ -48,7 +56,11 @@ pub(crate) fn size(bytes: u64) -> String {
         whole /= 1024;
         unit += 1;
     }
-    if unit == 0 { format!("{whole} B") } else { format!("{whole}.{} {}", rest * 10 / 1024, UNITS[unit]) }
+    if unit == 0 {
+        format!("{whole} B")
+    } else {
+        format!("{whole}.{} {}", rest * 10 / 1024, UNITS[unit])
+    }
 }
 
 #[cfg(test)]

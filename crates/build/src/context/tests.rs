@@ -8,7 +8,10 @@ use crate::solve::ContextDir;
 
 fn dir(path: &Path, ignore: &str) -> ContextDir {
     let ignore = (!ignore.is_empty()).then(|| (".dockerignore".to_owned(), ignore.to_owned()));
-    ContextDir { path: path.to_owned(), ignore }
+    ContextDir {
+        path: path.to_owned(),
+        ignore,
+    }
 }
 
 fn content(files: &Files, path: &str) -> Content {
@@ -20,7 +23,15 @@ fn content(files: &Files, path: &str) -> Content {
 
 fn sample() -> tempfile::TempDir {
     let temp = tempfile::tempdir().unwrap();
-    for file in ["a.txt", "src/main.rs", "src/gen/x.rs", "target/big", "docs/a.md", "docs/keep.md", "empty/drop.md"] {
+    for file in [
+        "a.txt",
+        "src/main.rs",
+        "src/gen/x.rs",
+        "target/big",
+        "docs/a.md",
+        "docs/keep.md",
+        "empty/drop.md",
+    ] {
         let path = temp.path().join("context").join(file);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, file).unwrap();
@@ -30,7 +41,12 @@ fn sample() -> tempfile::TempDir {
 
 #[test]
 fn records_come_back() {
-    let stamp = Stamp { device: 1, inode: u64::MAX, size: 3, changed: (-5, 999_999_999) };
+    let stamp = Stamp {
+        device: 1,
+        inode: u64::MAX,
+        size: 3,
+        changed: (-5, 999_999_999),
+    };
     let mut bytes = Vec::new();
     encode(&mut bytes, &stamp, &[7; 32]);
     assert_eq!(bytes.len(), RECORD);
@@ -41,11 +57,31 @@ fn records_come_back() {
 fn ignored_files_are_not_there_and_all_belongs_to_root() {
     let temp = sample();
     let ignore = "# a comment\ntarget\n**/*.md\n!docs/keep.md\n";
-    let files = Files::scan(&dir(&temp.path().join("context"), ignore), &temp.path().join("memory")).unwrap();
+    let files = Files::scan(
+        &dir(&temp.path().join("context"), ignore),
+        &temp.path().join("memory"),
+    )
+    .unwrap();
     let text = tree_to_text(&files.tree);
-    let paths: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    let paths: Vec<&str> = text
+        .lines()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
     // `empty` is not ignored itself, only what is in it.
-    assert_eq!(paths, ["/", "/a.txt", "/docs", "/docs/keep.md", "/empty", "/src", "/src/gen", "/src/gen/x.rs", "/src/main.rs"]);
+    assert_eq!(
+        paths,
+        [
+            "/",
+            "/a.txt",
+            "/docs",
+            "/docs/keep.md",
+            "/empty",
+            "/src",
+            "/src/gen",
+            "/src/gen/x.rs",
+            "/src/main.rs"
+        ]
+    );
     assert!(text.lines().all(|line| line.contains(" 0:0 ")), "{text}");
 }
 
@@ -53,8 +89,17 @@ fn ignored_files_are_not_there_and_all_belongs_to_root() {
 fn an_exception_brings_back_the_directories_on_the_way() {
     let temp = sample();
     let ignore = "*\n!src/gen/x.rs\n";
-    let files = Files::scan(&dir(&temp.path().join("context"), ignore), &temp.path().join("memory")).unwrap();
-    let paths: Vec<_> = files.tree.walk().skip(1).map(|(path, _)| String::from_utf8(path).unwrap()).collect();
+    let files = Files::scan(
+        &dir(&temp.path().join("context"), ignore),
+        &temp.path().join("memory"),
+    )
+    .unwrap();
+    let paths: Vec<_> = files
+        .tree
+        .walk()
+        .skip(1)
+        .map(|(path, _)| String::from_utf8(path).unwrap())
+        .collect();
     assert_eq!(paths, ["src", "src/gen", "src/gen/x.rs"]);
 }
 
@@ -62,22 +107,43 @@ fn an_exception_brings_back_the_directories_on_the_way() {
 fn content_is_hashed_by_many_threads_and_read() {
     let temp = sample();
     for i in 0..100 {
-        fs_err::write(temp.path().join("context").join(format!("{i}")), format!("{i}")).unwrap();
+        fs_err::write(
+            temp.path().join("context").join(format!("{i}")),
+            format!("{i}"),
+        )
+        .unwrap();
     }
-    let files = Files::scan(&dir(&temp.path().join("context"), ""), &temp.path().join("memory")).unwrap();
+    let files = Files::scan(
+        &dir(&temp.path().join("context"), ""),
+        &temp.path().join("memory"),
+    )
+    .unwrap();
     let contents: Vec<Content> = (0..100).map(|i| content(&files, &i.to_string())).collect();
-    files.hash_all(&contents.iter().collect::<Vec<_>>()).unwrap();
+    files
+        .hash_all(&contents.iter().collect::<Vec<_>>())
+        .unwrap();
     for (i, content) in contents.iter().enumerate() {
         let want = firebuild_oci::Digest::of(i.to_string().as_bytes());
         assert_eq!(&files.hash(content).unwrap(), want.as_bytes());
     }
     let mut bytes = [0; 5];
-    files.open(&content(&files, "a.txt")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    files
+        .open(&content(&files, "a.txt"))
+        .unwrap()
+        .read_exact_at(&mut bytes, 0)
+        .unwrap();
     assert_eq!(&bytes, b"a.txt");
     // A file that changes after the scan is an error that names it.
-    fs_err::write(temp.path().join("context/src/main.rs"), "longer than before").unwrap();
+    fs_err::write(
+        temp.path().join("context/src/main.rs"),
+        "longer than before",
+    )
+    .unwrap();
     let error = files.hash(&content(&files, "src/main.rs")).unwrap_err();
-    assert!(error.to_string().contains("/src/main.rs changed"), "{error}");
+    assert!(
+        error.to_string().contains("/src/main.rs changed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -93,7 +159,10 @@ fn fresh_files_are_never_remembered() {
 #[test]
 fn settled_files_are_answered_from_memory() {
     // A file that nobody has changed within the last two seconds: this crate's own manifest.
-    let context = dir(&PathBuf::from(env!("CARGO_MANIFEST_DIR")), "*\n!Cargo.toml\n");
+    let context = dir(
+        &PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        "*\n!Cargo.toml\n",
+    );
     let temp = tempfile::tempdir().unwrap();
     let memory = temp.path().join("not/yet/there");
     let files = Files::scan(&context, &memory).unwrap();
@@ -129,5 +198,10 @@ fn what_cannot_be_read_is_named() {
     assert!(matches!(error, ContextError::Open { .. }), "{error}");
     let error = Files::scan(&dir(&temp.path().join("context"), "a\n!\n"), &memory).unwrap_err();
     assert_eq!(error.to_string(), "cannot use .dockerignore");
-    assert!(std::error::Error::source(&error).unwrap().to_string().starts_with("line 2: "));
+    assert!(
+        std::error::Error::source(&error)
+            .unwrap()
+            .to_string()
+            .starts_with("line 2: ")
+    );
 }

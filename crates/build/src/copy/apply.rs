@@ -45,7 +45,11 @@ pub fn apply(
     options: &Options<'_>,
     unpack: &dyn Fn(&Selected, &Content) -> Result<Option<Layer>, CopyError>,
 ) -> Result<Layer, CopyError> {
-    let mut work = Work { tree: below.clone(), touched: BTreeMap::new(), options };
+    let mut work = Work {
+        tree: below.clone(),
+        touched: BTreeMap::new(),
+        options,
+    };
     for one in selected {
         let inode = &trees[one.tree][one.id];
         if let Kind::File(content) = &inode.kind
@@ -57,8 +61,15 @@ pub fn apply(
         work.source(trees[one.tree], one)?;
     }
     for (name, data) in inline {
-        let meta = Meta { mode: 0o644, mtime: options.made, ..Meta::default() };
-        let content = Content { source: Source::Bytes((*data).into()), size: data.len() as u64 };
+        let meta = Meta {
+            mode: 0o644,
+            mtime: options.made,
+            ..Meta::default()
+        };
+        let content = Content {
+            source: Source::Bytes((*data).into()),
+            size: data.len() as u64,
+        };
         let inode = Inode::new(meta, Kind::File(content));
         let (dir, at, name) = work.file_place(options.dest, name.as_bytes())?;
         work.put(dir, &at, &name, inode)?;
@@ -99,7 +110,9 @@ impl Work<'_> {
             if index + 1 == names.len() && last_is_file {
                 return self.put(dir, &at, name, from[one.id].clone());
             }
-            let meta = from.lookup(&source, Follow::All).map_or_else(|_| self.made_dir().meta, |id| from[id].meta.clone());
+            let meta = from
+                .lookup(&source, Follow::All)
+                .map_or_else(|_| self.made_dir().meta, |id| from[id].meta.clone());
             (dir, at) = self.child_dir(dir, &at, name, Some(meta))?;
         }
         self.merge(from, one.id, dir, at, kept.to_vec())
@@ -117,7 +130,9 @@ impl Work<'_> {
         let mut links: HashMap<InodeId, InodeId> = HashMap::new();
         let mut todo = vec![(source, dir, at, below)];
         while let Some((source, dir, at, below)) = todo.pop() {
-            let Kind::Dir(children) = &from[source].kind else { continue };
+            let Kind::Dir(children) = &from[source].kind else {
+                continue;
+            };
             for (name, id) in children {
                 let inode = &from[*id];
                 let relative = path::join(&below, name);
@@ -134,7 +149,9 @@ impl Work<'_> {
                     let (child, child_at) = self.child_dir(dir, &at, name, meta)?;
                     todo.push((*id, child, child_at, relative));
                 } else if !ignored {
-                    if inode.names > 1 && let Some(first) = links.get(id) {
+                    if inode.names > 1
+                        && let Some(first) = links.get(id)
+                    {
                         self.link(dir, &at, name, *first)?;
                         continue;
                     }
@@ -152,7 +169,9 @@ impl Work<'_> {
     fn has_exception(&self, from: &Tree, dir: InodeId, relative: &[u8]) -> bool {
         let mut todo = vec![(dir, relative.to_vec())];
         while let Some((dir, at)) = todo.pop() {
-            let Kind::Dir(children) = &from[dir].kind else { continue };
+            let Kind::Dir(children) = &from[dir].kind else {
+                continue;
+            };
             for (name, id) in children {
                 let below = path::join(&at, name);
                 if !self.options.exclude.is_ignored(&below) {
@@ -189,7 +208,9 @@ impl Work<'_> {
             }
             if later.len() == before {
                 let (path, first) = (path::escape(later[0].0), path::escape(later[0].1));
-                let message = format!("cannot unpack /{path}: it is a hard link to /{first}, which does not exist");
+                let message = format!(
+                    "cannot unpack /{path}: it is a hard link to /{first}, which does not exist"
+                );
                 return Err(CopyError::new(CopyErrorKind::Archive, message));
             }
             links = later;
@@ -198,12 +219,16 @@ impl Work<'_> {
     }
 
     fn unpack_node(&mut self, base: &[u8], entry: &[u8], inode: &Inode) -> Result<(), CopyError> {
-        let failed = |error| CopyError::tree(format!("cannot unpack /{}", path::escape(entry)), error);
+        let failed =
+            |error| CopyError::tree(format!("cannot unpack /{}", path::escape(entry)), error);
         let (parent, at) = self.unpack_parent(base, entry)?;
         let name = path::file_name(entry);
         let mut inode = inode.clone();
         self.own(&mut inode.meta);
-        let existing = self.tree.child(parent, name).filter(|id| inode.is_dir() && self.tree[*id].is_dir());
+        let existing = self
+            .tree
+            .child(parent, name)
+            .filter(|id| inode.is_dir() && self.tree[*id].is_dir());
         let id = match existing {
             Some(id) => {
                 *self.tree.meta_mut(id) = inode.meta;
@@ -217,7 +242,9 @@ impl Work<'_> {
 
     /// Makes a hard link; `false` when its target is not there (yet).
     fn unpack_link(&mut self, base: &[u8], entry: &[u8], first: &[u8]) -> Result<bool, CopyError> {
-        let Ok(id) = self.tree.lookup(&path::join(base, first), Follow::ButLast) else { return Ok(false) };
+        let Ok(id) = self.tree.lookup(&path::join(base, first), Follow::ButLast) else {
+            return Ok(false);
+        };
         let (parent, at) = self.unpack_parent(base, entry)?;
         self.link(parent, &at, path::file_name(entry), id)?;
         Ok(self.tree.get(id).is_some())
@@ -225,16 +252,25 @@ impl Work<'_> {
 
     /// The directory of an archive's entry. What the archive does not have is made as any archive is unpacked: 0755,
     /// whatever `--chmod` says.
-    fn unpack_parent(&mut self, base: &[u8], entry: &[u8]) -> Result<(InodeId, Vec<u8>), CopyError> {
+    fn unpack_parent(
+        &mut self,
+        base: &[u8],
+        entry: &[u8],
+    ) -> Result<(InodeId, Vec<u8>), CopyError> {
         let mut made = self.made_dir();
         made.meta.mode = 0o755;
         self.directory_as(&path::join(base, path::parent(entry)), &made)
     }
 
     /// Where a file goes: inside the destination if that is a directory or ends with a slash, else under its name.
-    fn file_place(&mut self, dest: &str, name: &[u8]) -> Result<(InodeId, Vec<u8>, Vec<u8>), CopyError> {
+    fn file_place(
+        &mut self,
+        dest: &str,
+        name: &[u8],
+    ) -> Result<(InodeId, Vec<u8>, Vec<u8>), CopyError> {
         let dest = dest.as_bytes();
-        let failed = |error| CopyError::tree(format!("cannot copy to {}", path::escape(dest)), error);
+        let failed =
+            |error| CopyError::tree(format!("cannot copy to {}", path::escape(dest)), error);
         if dest.ends_with(b"/") || dest.is_empty() {
             let (dir, at) = self.directory(dest)?;
             return Ok((dir, at, name.to_vec()));
@@ -258,12 +294,16 @@ impl Work<'_> {
     }
 
     fn directory_as(&mut self, dest: &[u8], made: &Inode) -> Result<(InodeId, Vec<u8>), CopyError> {
-        let failed = |error| CopyError::tree(format!("cannot copy to {}", path::escape(dest)), error);
+        let failed =
+            |error| CopyError::tree(format!("cannot copy to {}", path::escape(dest)), error);
         let place = self.tree.resolve(dest, Follow::All).map_err(failed)?;
         if let Some(id) = place.id {
             if !self.tree[id].is_dir() {
                 let shown = path::escape(&place.path);
-                return Err(CopyError::new(CopyErrorKind::Conflict, format!("cannot copy to non-directory: /{shown}")));
+                return Err(CopyError::new(
+                    CopyErrorKind::Conflict,
+                    format!("cannot copy to non-directory: /{shown}"),
+                ));
             }
             return Ok((id, place.path));
         }
@@ -304,13 +344,16 @@ impl Work<'_> {
             Some(id) if self.tree[id].is_dir() => id,
             Some(_) => {
                 let shown = path::escape(&here);
-                return Err(CopyError::new(CopyErrorKind::Conflict, format!("cannot copy to non-directory: /{shown}")));
+                return Err(CopyError::new(
+                    CopyErrorKind::Conflict,
+                    format!("cannot copy to non-directory: /{shown}"),
+                ));
             }
             None => {
                 let made = self.made_dir();
-                self.tree
-                    .insert(dir, name, made)
-                    .map_err(|error| CopyError::tree(format!("cannot make /{}", path::escape(&here)), error))?
+                self.tree.insert(dir, name, made).map_err(|error| {
+                    CopyError::tree(format!("cannot make /{}", path::escape(&here)), error)
+                })?
             }
         };
         if let Some(mut meta) = meta {
@@ -322,12 +365,23 @@ impl Work<'_> {
     }
 
     fn put(&mut self, dir: InodeId, at: &[u8], name: &[u8], inode: Inode) -> Result<(), CopyError> {
-        self.put_inode(dir, at, name, Inode::new(inode.meta, inode.kind)).map(|_| ())
+        self.put_inode(dir, at, name, Inode::new(inode.meta, inode.kind))
+            .map(|_| ())
     }
 
-    fn put_inode(&mut self, dir: InodeId, at: &[u8], name: &[u8], mut inode: Inode) -> Result<InodeId, CopyError> {
+    fn put_inode(
+        &mut self,
+        dir: InodeId,
+        at: &[u8],
+        name: &[u8],
+        mut inode: Inode,
+    ) -> Result<InodeId, CopyError> {
         let here = path::join(at, name);
-        if self.tree.child(dir, name).is_some_and(|id| self.tree[id].is_dir()) {
+        if self
+            .tree
+            .child(dir, name)
+            .is_some_and(|id| self.tree[id].is_dir())
+        {
             let shown = path::escape(&here);
             return Err(CopyError::new(
                 CopyErrorKind::Conflict,
@@ -339,17 +393,23 @@ impl Work<'_> {
         } else {
             self.change(&mut inode.meta, false);
         }
-        let id = self
-            .tree
-            .replace(dir, name, inode)
-            .map_err(|error| CopyError::tree(format!("cannot copy to /{}", path::escape(&here)), error))?;
+        let id = self.tree.replace(dir, name, inode).map_err(|error| {
+            CopyError::tree(format!("cannot copy to /{}", path::escape(&here)), error)
+        })?;
         self.touch(&here, id);
         Ok(id)
     }
 
-    fn link(&mut self, dir: InodeId, at: &[u8], name: &[u8], first: InodeId) -> Result<(), CopyError> {
+    fn link(
+        &mut self,
+        dir: InodeId,
+        at: &[u8],
+        name: &[u8],
+        first: InodeId,
+    ) -> Result<(), CopyError> {
         let here = path::join(at, name);
-        let failed = |error| CopyError::tree(format!("cannot link /{}", path::escape(&here)), error);
+        let failed =
+            |error| CopyError::tree(format!("cannot link /{}", path::escape(&here)), error);
         if self.tree.child(dir, name) == Some(first) {
             return Ok(());
         }
@@ -376,7 +436,8 @@ impl Work<'_> {
     }
 
     fn touch(&mut self, path: &[u8], id: InodeId) {
-        self.touched.insert(path::components(path).map(<[u8]>::to_vec).collect(), id);
+        self.touched
+            .insert(path::components(path).map(<[u8]>::to_vec).collect(), id);
     }
 
     fn into_layer(self) -> Layer {

@@ -20,7 +20,9 @@ pub struct Clause {
 
 /// A `--chmod` that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid chmod parameter: {0:?} should be an octal number between 0 and 07777, or symbolic like u=rwX,go=rX")]
+#[error(
+    "invalid chmod parameter: {0:?} should be an octal number between 0 and 07777, or symbolic like u=rwX,go=rX"
+)]
 pub struct ChmodError(String);
 
 impl Chmod {
@@ -37,7 +39,10 @@ impl Chmod {
                 _ => Err(wrong()),
             };
         }
-        text.split(',').map(|clause| Clause::parse(clause).ok_or_else(wrong)).collect::<Result<_, _>>().map(Self::Symbolic)
+        text.split(',')
+            .map(|clause| Clause::parse(clause).ok_or_else(wrong))
+            .collect::<Result<_, _>>()
+            .map(Self::Symbolic)
     }
 
     /// The mode that a file gets.
@@ -45,7 +50,9 @@ impl Chmod {
     pub fn apply(&self, mode: u16, is_dir: bool) -> u16 {
         match self {
             Self::Octal(mode) => *mode,
-            Self::Symbolic(clauses) => clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_dir)),
+            Self::Symbolic(clauses) => clauses
+                .iter()
+                .fold(mode, |mode, clause| clause.apply(mode, is_dir)),
         }
     }
 
@@ -79,7 +86,9 @@ impl Clause {
         for c in text[at..].chars() {
             match c {
                 '+' | '-' | '=' => actions.push((c, String::new())),
-                'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o' => actions.last_mut()?.1.push(c),
+                'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o' => {
+                    actions.last_mut()?.1.push(c)
+                }
                 _ => return None,
             }
         }
@@ -100,7 +109,8 @@ impl Clause {
                     let mut cleared = self.spread(7);
                     // `=` also takes set-id bits away from files; those of directories are left, as chmod(1) does.
                     if !is_dir {
-                        cleared |= if self.who & 4 != 0 { 0o4000 } else { 0 } | if self.who & 2 != 0 { 0o2000 } else { 0 };
+                        cleared |= if self.who & 4 != 0 { 0o4000 } else { 0 }
+                            | if self.who & 2 != 0 { 0o2000 } else { 0 };
                     }
                     mode = (mode & !cleared) | bits;
                 }
@@ -126,7 +136,10 @@ impl Clause {
             'w' => self.spread(2),
             'x' => self.spread(1),
             'X' if is_dir || before & 0o111 != 0 => self.spread(1),
-            's' => (if self.who & 4 != 0 { 0o4000 } else { 0 }) | (if self.who & 2 != 0 { 0o2000 } else { 0 }),
+            's' => {
+                (if self.who & 4 != 0 { 0o4000 } else { 0 })
+                    | (if self.who & 2 != 0 { 0o2000 } else { 0 })
+            }
             't' => 0o1000,
             'u' => self.spread((mode >> 6) & 7),
             'g' => self.spread((mode >> 3) & 7),
@@ -156,7 +169,11 @@ mod tests {
             ("g=u", 0o640, false, 0o660),
             ("o+r-w", 0o602, false, 0o604),
         ] {
-            assert_eq!(Chmod::parse(text).unwrap().apply(mode, is_dir), expected, "{text}");
+            assert_eq!(
+                Chmod::parse(text).unwrap().apply(mode, is_dir),
+                expected,
+                "{text}"
+            );
         }
         for text in ["10000", "8", "", "u", "u+y", "z+r", "7a", "-1"] {
             assert!(Chmod::parse(text).is_err(), "{text}");

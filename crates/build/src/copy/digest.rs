@@ -32,11 +32,23 @@ pub fn digest(
     key.number(selected.len() as u64);
     for one in selected {
         let tree = trees[one.tree];
-        key.bytes(&one.path).number(one.pivot as u64).flag(one.remote);
+        key.bytes(&one.path)
+            .number(one.pivot as u64)
+            .flag(one.remote);
         // With `--parents`, `--exclude` is relative to the pivot, and the directories on the way come along.
-        let start = if parents { one.path[one.pivot..].to_vec() } else { Vec::new() };
+        let start = if parents {
+            one.path[one.pivot..].to_vec()
+        } else {
+            Vec::new()
+        };
         if parents {
-            for end in one.path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at >= one.pivot).map(|(at, _)| at) {
+            for end in one
+                .path
+                .iter()
+                .enumerate()
+                .filter(|(at, byte)| **byte == b'/' && *at >= one.pivot)
+                .map(|(at, _)| at)
+            {
                 if let Ok(id) = tree.lookup(&one.path[..end], Follow::All) {
                     properties(key, &tree[id]);
                 }
@@ -49,14 +61,29 @@ pub fn digest(
             let ignored = !is_root && exclude.is_ignored(&below);
             if !ignored {
                 key.bytes(&below);
-                add(key, inode, is_root && !parents, &|content| hash(one.tree, content))
-                    .map_err(|error| CopyError::content(&path::join(&one.path[..if parents { one.pivot } else { one.path.len() }], &below), error))?;
+                add(key, inode, is_root && !parents, &|content| {
+                    hash(one.tree, content)
+                })
+                .map_err(|error| {
+                    CopyError::content(
+                        &path::join(
+                            &one.path[..if parents { one.pivot } else { one.path.len() }],
+                            &below,
+                        ),
+                        error,
+                    )
+                })?;
             }
             if let Kind::Dir(children) = &inode.kind
                 && !(ignored && exclude.skips_below(&below))
             {
                 // Backwards, so that they are taken in order.
-                todo.extend(children.iter().rev().map(|(name, child)| (path::join(&below, name), *child)));
+                todo.extend(
+                    children
+                        .iter()
+                        .rev()
+                        .map(|(name, child)| (path::join(&below, name), *child)),
+                );
             }
         }
         key.text("end");
@@ -83,7 +110,8 @@ fn add(
             key.bytes(target);
         }
         Kind::CharDevice(device) | Kind::BlockDevice(device) => {
-            key.number(u64::from(device.major)).number(u64::from(device.minor));
+            key.number(u64::from(device.major))
+                .number(u64::from(device.minor));
         }
         Kind::Dir(_) | Kind::Fifo | Kind::Socket => {}
     }
@@ -91,7 +119,9 @@ fn add(
 }
 
 fn properties(key: &mut KeyWriter, inode: &Inode) {
-    key.number(u64::from(inode.meta.mode)).number(u64::from(inode.meta.uid)).number(u64::from(inode.meta.gid));
+    key.number(u64::from(inode.meta.mode))
+        .number(u64::from(inode.meta.uid))
+        .number(u64::from(inode.meta.gid));
     for (name, value) in &inode.meta.xattrs {
         if **name == *CAPABILITY || !MACHINE_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
             key.bytes(name).bytes(value);

@@ -33,7 +33,11 @@ pub struct CopyError {
 
 impl CopyError {
     pub(crate) fn new(kind: CopyErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn caused(
@@ -41,7 +45,10 @@ impl CopyError {
         message: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self { source: Some(Box::new(source)), ..Self::new(kind, message) }
+        Self {
+            source: Some(Box::new(source)),
+            ..Self::new(kind, message)
+        }
     }
 
     pub(crate) fn tree(message: impl Into<String>, source: TreeError) -> Self {
@@ -49,12 +56,20 @@ impl CopyError {
     }
 
     pub(crate) fn pattern(pattern: &str, source: BadPattern) -> Self {
-        Self::caused(CopyErrorKind::Pattern, format!("cannot understand the pattern {pattern:?}"), source)
+        Self::caused(
+            CopyErrorKind::Pattern,
+            format!("cannot understand the pattern {pattern:?}"),
+            source,
+        )
     }
 
     pub(crate) fn content(path: &[u8], source: io::Error) -> Self {
         let shown = firebuild_rootfs::path::escape(path);
-        Self::caused(CopyErrorKind::Content, format!("cannot read {shown}"), source)
+        Self::caused(
+            CopyErrorKind::Content,
+            format!("cannot read {shown}"),
+            source,
+        )
     }
 
     /// What went wrong, to match on.
@@ -72,6 +87,8 @@ impl std::fmt::Display for CopyError {
 
 impl std::error::Error for CopyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|error| &**error as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|error| &**error as &(dyn std::error::Error + 'static))
     }
 }

@@ -53,25 +53,55 @@ pub fn select(
     exclude: &IgnorePatterns,
 ) -> Result<Vec<Selected>, CopyError> {
     let (pattern, pivot) = split_pivot(selection.pattern, parents);
-    let clean = path::clean_rooted(pattern.as_bytes())
-        .map_err(|error| CopyError::caused(CopyErrorKind::Pattern, format!("cannot use the source {:?}", selection.pattern), error))?;
+    let clean = path::clean_rooted(pattern.as_bytes()).map_err(|error| {
+        CopyError::caused(
+            CopyErrorKind::Pattern,
+            format!("cannot use the source {:?}", selection.pattern),
+            error,
+        )
+    })?;
     let clean = String::from_utf8_lossy(&clean).into_owned();
-    let paths = if has_wildcard(&clean) { expand(tree, &clean, parents)? } else { vec![clean.into_bytes()] };
+    let paths = if has_wildcard(&clean) {
+        expand(tree, &clean, parents)?
+    } else {
+        vec![clean.into_bytes()]
+    };
     let mut selected = Vec::with_capacity(paths.len());
     for path in paths {
         // The pivot counts components, because a wildcard before it may have matched names of any length.
         let pivot = component_offset(&path, pivot);
-        let relative = if parents { &path[pivot..] } else { path::file_name(&path) };
+        let relative = if parents {
+            &path[pivot..]
+        } else {
+            path::file_name(&path)
+        };
         // What is named without a wildcard is wanted, whatever is excluded below it.
-        if (parents || has_wildcard(&pattern)) && exclude.is_ignored(relative) && !reaches_below(exclude, relative) {
+        if (parents || has_wildcard(&pattern))
+            && exclude.is_ignored(relative)
+            && !reaches_below(exclude, relative)
+        {
             continue;
         }
-        let follow = if parents { Follow::ButLast } else { Follow::All };
+        let follow = if parents {
+            Follow::ButLast
+        } else {
+            Follow::All
+        };
         let id = tree.lookup(&path, follow).map_err(|error| {
             let shown = path::escape(&path);
-            CopyError::caused(CopyErrorKind::NotFound, format!("\"/{shown}\" not found"), error)
+            CopyError::caused(
+                CopyErrorKind::NotFound,
+                format!("\"/{shown}\" not found"),
+                error,
+            )
         })?;
-        selected.push(Selected { tree: selection.tree, id, path, pivot, remote: selection.remote });
+        selected.push(Selected {
+            tree: selection.tree,
+            id,
+            path,
+            pivot,
+            remote: selection.remote,
+        });
     }
     Ok(selected)
 }
@@ -85,7 +115,9 @@ fn reaches_below(exclude: &IgnorePatterns, path: &[u8]) -> bool {
 fn split_pivot(pattern: &str, parents: bool) -> (String, usize) {
     if parents && let Some(at) = pattern.find("/./") {
         let before = &pattern[..at];
-        let count = path::components(before.as_bytes()).filter(|part| *part != b".").count();
+        let count = path::components(before.as_bytes())
+            .filter(|part| *part != b".")
+            .count();
         return (format!("{before}/{}", &pattern[at + 3..]), count);
     }
     (pattern.to_owned(), 0)
@@ -96,7 +128,11 @@ fn component_offset(path: &[u8], number: usize) -> usize {
     if number == 0 {
         return 0;
     }
-    let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
+    let mut slashes = path
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at + 1);
     slashes.nth(number - 1).unwrap_or(path.len())
 }
 
@@ -106,9 +142,14 @@ fn expand(tree: &Tree, pattern: &str, any_depth: bool) -> Result<Vec<Vec<u8>>, C
     for component in &components {
         glob_match(component, b"").map_err(|error| CopyError::pattern(pattern, error))?;
     }
-    let plain = components.iter().take_while(|component| !has_wildcard(component)).count();
+    let plain = components
+        .iter()
+        .take_while(|component| !has_wildcard(component))
+        .count();
     let base = components[..plain].join("/").into_bytes();
-    let Ok(start) = tree.lookup(&base, Follow::All) else { return Ok(Vec::new()) };
+    let Ok(start) = tree.lookup(&base, Follow::All) else {
+        return Ok(Vec::new());
+    };
     let mut found = Vec::new();
     // Two `**` lead to the same place in many ways; each is gone once.
     let mut seen: HashSet<(Vec<u8>, usize)> = HashSet::new();
@@ -121,15 +162,23 @@ fn expand(tree: &Tree, pattern: &str, any_depth: bool) -> Result<Vec<Vec<u8>>, C
             found.push(at);
             continue;
         };
-        let Some(children) = tree[id].children() else { continue };
+        let Some(children) = tree[id].children() else {
+            continue;
+        };
         let deep = any_depth && *component == "**";
         let last = index + 1 == components.len();
         // Backwards, so that they are taken in order.
         for (name, child) in children.iter().rev() {
             if deep {
                 // `**` at the end means all that is here, each with what is below it.
-                todo.push((path::join(&at, name), *child, if last { index + 1 } else { index }));
-            } else if glob_match(component, name).map_err(|error| CopyError::pattern(pattern, error))? {
+                todo.push((
+                    path::join(&at, name),
+                    *child,
+                    if last { index + 1 } else { index },
+                ));
+            } else if glob_match(component, name)
+                .map_err(|error| CopyError::pattern(pattern, error))?
+            {
                 todo.push((path::join(&at, name), *child, index + 1));
             }
         }

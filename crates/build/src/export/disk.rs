@@ -53,8 +53,17 @@ fn write(
         .create_new(true)
         .open(path)
         .map_err(|error| ExportError::io("cannot make the ext4 image", error))?;
-    let options = ext4::Options { min_size, ..ext4::Options::default() };
+    let options = ext4::Options {
+        min_size,
+        ..ext4::Options::default()
+    };
     ext4::write(tree, &StoreContents::new(store), file.file(), &options)
         .map(|_| ())
-        .map_err(|error| ExportError::caused(ExportErrorKind::Content, "cannot make the ext4 image", error))
+        .map_err(|error| {
+            ExportError::caused(
+                ExportErrorKind::Content,
+                "cannot make the ext4 image",
+                error,
+            )
+        })
 }

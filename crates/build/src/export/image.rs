@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use firebuild_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Reference, document, media_type};
+use firebuild_oci::{
+    Descriptor, Digest, Document, ImageConfig, Manifest, Reference, document, media_type,
+};
 use firebuild_store::{RefRecord, Store, StoreError, StoreErrorKind};
 
 use crate::chain::{Chain, ChainLayer};
@@ -59,10 +61,20 @@ pub(crate) fn publish_bytes(
     source: Option<&Digest>,
 ) -> Result<(Digest, Digest), StoreError> {
     let config_digest = store.put_blob(config_bytes)?;
-    let config_descriptor = Descriptor::new(media_type::OCI_CONFIG, config_digest, config_bytes.len() as u64);
+    let config_descriptor = Descriptor::new(
+        media_type::OCI_CONFIG,
+        config_digest,
+        config_bytes.len() as u64,
+    );
     let descriptors = layers
         .iter()
-        .map(|layer| Ok(Descriptor::new(media_type::OCI_LAYER, *layer, store.blob_size(layer)?)))
+        .map(|layer| {
+            Ok(Descriptor::new(
+                media_type::OCI_LAYER,
+                *layer,
+                store.blob_size(layer)?,
+            ))
+        })
         .collect::<Result<Vec<_>, StoreError>>()?;
     let manifest_bytes = Manifest::new(config_descriptor, descriptors).to_bytes();
     let manifest = store.put_blob(&manifest_bytes)?;
@@ -87,28 +99,51 @@ pub(crate) fn publish_bytes(
 /// When its manifest or configuration is missing or damaged.
 pub fn image(store: &Store, record: &RefRecord) -> Result<ImageRecord, ExportError> {
     let broken = |what: &str| {
-        let message = format!("image {} is damaged in the store: {what}; build or pull it again", record.name);
-        ExportError::caused(ExportErrorKind::Store, message, std::io::Error::other("not what it should be"))
+        let message = format!(
+            "image {} is damaged in the store: {what}; build or pull it again",
+            record.name
+        );
+        ExportError::caused(
+            ExportErrorKind::Store,
+            message,
+            std::io::Error::other("not what it should be"),
+        )
     };
     let bytes = store.read_blob(&record.manifest, document::MAX_MANIFEST_BYTES)?;
     let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, media_type::OCI_MANIFEST) else {
         return Err(broken("its manifest cannot be read"));
     };
     let bytes = store.read_blob(&manifest.config.digest, document::MAX_CONFIG_BYTES)?;
-    let config = ImageConfig::parse(&bytes).map_err(|_| broken("its configuration cannot be read"))?;
+    let config =
+        ImageConfig::parse(&bytes).map_err(|_| broken("its configuration cannot be read"))?;
     let chain = config
         .rootfs
         .diff_ids
         .iter()
-        .fold(Chain::scratch(), |chain, layer| chain.push(ChainLayer { diff_id: *layer, created: None }));
-    if let Some(layer) = chain.layers().iter().find(|layer| !store.has_blob(&layer.diff_id)) {
+        .fold(Chain::scratch(), |chain, layer| {
+            chain.push(ChainLayer {
+                diff_id: *layer,
+                created: None,
+            })
+        });
+    if let Some(layer) = chain
+        .layers()
+        .iter()
+        .find(|layer| !store.has_blob(&layer.diff_id))
+    {
         let missing = format!("layer {} is missing", layer.diff_id);
-        return Err(ExportError::from(firebuild_store_error(&record.name, &missing)));
+        return Err(ExportError::from(firebuild_store_error(
+            &record.name,
+            &missing,
+        )));
     }
     Ok(ImageRecord {
         name: record.name.clone(),
         manifest: record.manifest,
-        source: record.annotations.get(SOURCE_DIGEST).and_then(|text| text.parse().ok()),
+        source: record
+            .annotations
+            .get(SOURCE_DIGEST)
+            .and_then(|text| text.parse().ok()),
         config_digest: manifest.config.digest,
         config,
         chain,
@@ -117,5 +152,8 @@ pub fn image(store: &Store, record: &RefRecord) -> Result<ImageRecord, ExportErr
 }
 
 fn firebuild_store_error(name: &str, what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::NotFound, format!("image {name}: {what}; build or pull it again"))
+    StoreError::new(
+        StoreErrorKind::NotFound,
+        format!("image {name}: {what}; build or pull it again"),
+    )
 }

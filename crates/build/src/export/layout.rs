@@ -35,7 +35,11 @@ pub(super) fn write(
     mut writer: LayoutWriter,
 ) -> Result<(), ExportError> {
     let failed = |error: firebuild_oci::layout::LayoutError| {
-        ExportError::caused(ExportErrorKind::Dest, "cannot write the image layout", error)
+        ExportError::caused(
+            ExportErrorKind::Dest,
+            "cannot write the image layout",
+            error,
+        )
     };
     let layers = match clamp {
         None => image.chain.layers(),
@@ -44,7 +48,8 @@ pub(super) fn write(
     let mut descriptors = Vec::with_capacity(layers.len());
     for layer in &layers {
         let (descriptor, path) = compressed(store, &layer.diff_id, compression)?;
-        let mut file = fs_err::File::open(&path).map_err(|error| ExportError::io("cannot read a layer", error))?;
+        let mut file = fs_err::File::open(&path)
+            .map_err(|error| ExportError::io("cannot read a layer", error))?;
         writer.blob(&descriptor, &mut file).map_err(failed)?;
         descriptors.push(descriptor);
     }
@@ -52,19 +57,30 @@ pub(super) fn write(
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let config = config.to_bytes();
     let config_descriptor = Descriptor::of(media_type::OCI_CONFIG, &config);
-    writer.blob(&config_descriptor, &mut config.as_slice()).map_err(failed)?;
+    writer
+        .blob(&config_descriptor, &mut config.as_slice())
+        .map_err(failed)?;
     let manifest = Manifest::new(config_descriptor, descriptors).to_bytes();
     let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
-    writer.blob(&descriptor, &mut manifest.as_slice()).map_err(failed)?;
+    writer
+        .blob(&descriptor, &mut manifest.as_slice())
+        .map_err(failed)?;
     if let Some(name) = image.name {
-        descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        descriptor
+            .annotations
+            .insert(REF_NAME.to_owned(), name.to_owned());
     }
     writer.finish(&Index::new(vec![descriptor])).map_err(failed)
 }
 
 /// The chain with the times of the layers above the base rewritten.
 fn rewritten(store: &Store, image: &Image<'_>, epoch: i64) -> Result<Arc<Chain>, ExportError> {
-    let options = tar::WriteOptions { clamp_mtime: Some(Time { secs: epoch, nanos: 0 }) };
+    let options = tar::WriteOptions {
+        clamp_mtime: Some(Time {
+            secs: epoch,
+            nanos: 0,
+        }),
+    };
     let mut chain = Chain::scratch();
     for (index, layer) in image.chain.layers().into_iter().enumerate() {
         let diff_id = if index < image.base_layers {
@@ -78,24 +94,37 @@ fn rewritten(store: &Store, image: &Image<'_>, epoch: i64) -> Result<Arc<Chain>,
                 .create_new(true)
                 .open(&path)
                 .and_then(|file| {
-                    tar::write_layer(&entries, &StoreContents::new(store), tar::Output::File(file.file()), &options)
-                        .map_err(io::Error::other)
+                    tar::write_layer(
+                        &entries,
+                        &StoreContents::new(store),
+                        tar::Output::File(file.file()),
+                        &options,
+                    )
+                    .map_err(io::Error::other)
                 })
                 .map_err(|error| ExportError::io("cannot rewrite the times of a layer", error))?;
             let digest = Digest::from_bytes(written.diff_id);
             store.adopt_blob(&path, &digest)?;
             digest
         };
-        chain = chain.push(ChainLayer { diff_id, created: layer.created });
+        chain = chain.push(ChainLayer {
+            diff_id,
+            created: layer.created,
+        });
     }
     Ok(chain)
 }
 
 /// A layer in its compressed form: descriptor and file. What was compressed once is kept.
-fn compressed(store: &Store, diff_id: &Digest, compression: Compression) -> Result<(Descriptor, PathBuf), ExportError> {
+fn compressed(
+    store: &Store,
+    diff_id: &Digest,
+    compression: Compression,
+) -> Result<(Descriptor, PathBuf), ExportError> {
     let (media, kind) = match compression {
         Compression::Uncompressed => {
-            let descriptor = Descriptor::new(media_type::OCI_LAYER, *diff_id, store.blob_size(diff_id)?);
+            let descriptor =
+                Descriptor::new(media_type::OCI_LAYER, *diff_id, store.blob_size(diff_id)?);
             return Ok((descriptor, store.blob_path(diff_id)));
         }
         Compression::Gzip => (media_type::OCI_LAYER_GZIP, "layer-gzip"),
@@ -104,7 +133,10 @@ fn compressed(store: &Store, diff_id: &Digest, compression: Compression) -> Resu
     let mut key = KeyWriter::new("compressed/1");
     key.text(kind).digest(diff_id);
     let key = key.finish();
-    if let (Some(record), Some(path)) = (store.cache_get::<Compressed>(&key.0), store.artifact(kind, &key.0)) {
+    if let (Some(record), Some(path)) = (
+        store.cache_get::<Compressed>(&key.0),
+        store.artifact(kind, &key.0),
+    ) {
         return Ok((Descriptor::new(media, record.digest, record.size), path));
     }
     let path = store.temporary()?;
@@ -121,22 +153,36 @@ fn compressed(store: &Store, diff_id: &Digest, compression: Compression) -> Resu
     Ok((Descriptor::new(media, record.digest, record.size), path))
 }
 
-fn pack(store: &Store, diff_id: &Digest, compression: Compression, path: &std::path::Path) -> io::Result<Compressed> {
+fn pack(
+    store: &Store,
+    diff_id: &Digest,
+    compression: Compression,
+    path: &std::path::Path,
+) -> io::Result<Compressed> {
     let source = store.read_blob_file(diff_id).map_err(io::Error::other)?;
-    let mut out = Hashing { inner: io::BufWriter::with_capacity(PIECE, fs_err::File::create_new(path)?), hasher: Hasher::new() };
+    let mut out = Hashing {
+        inner: io::BufWriter::with_capacity(PIECE, fs_err::File::create_new(path)?),
+        hasher: Hasher::new(),
+    };
     match compression {
         Compression::Zstd => {
             let mut encoder = zstd::Encoder::new(&mut out, 3)?;
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
-            io::copy(&mut io::BufReader::with_capacity(PIECE, source), &mut encoder)?;
+            io::copy(
+                &mut io::BufReader::with_capacity(PIECE, source),
+                &mut encoder,
+            )?;
             encoder.finish()?;
         }
         _ => gzip(source, &mut out)?,
     }
     out.flush()?;
     let size = out.hasher.len();
-    Ok(Compressed { digest: out.hasher.finish(), size })
+    Ok(Compressed {
+        digest: out.hasher.finish(),
+        size,
+    })
 }
 
 /// Compresses pieces in parallel; the output depends on the input only, not on the number of threads.
@@ -161,8 +207,18 @@ fn gzip(mut source: impl Read, out: &mut impl Write) -> io::Result<()> {
         first = false;
         let done = pieces.last().is_none_or(|piece| piece.len() < PIECE);
         let members = std::thread::scope(|scope| {
-            let workers: Vec<_> = pieces.iter().map(|piece| scope.spawn(|| member(piece))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("a compressor failed")))).collect::<Vec<_>>()
+            let workers: Vec<_> = pieces
+                .iter()
+                .map(|piece| scope.spawn(|| member(piece)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| {
+                    worker
+                        .join()
+                        .unwrap_or_else(|_| Err(io::Error::other("a compressor failed")))
+                })
+                .collect::<Vec<_>>()
         });
         for member in members {
             out.write_all(&member?)?;
@@ -175,7 +231,10 @@ fn gzip(mut source: impl Read, out: &mut impl Write) -> io::Result<()> {
 
 fn member(piece: &[u8]) -> io::Result<Vec<u8>> {
     // The header holds no time and no name: the same piece gives the same bytes.
-    let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::with_capacity(piece.len() / 2), flate2::Compression::new(6));
+    let mut encoder = flate2::GzBuilder::new().mtime(0).write(
+        Vec::with_capacity(piece.len() / 2),
+        flate2::Compression::new(6),
+    );
     encoder.write_all(piece)?;
     encoder.finish()
 }

@@ -49,7 +49,11 @@ impl ExportError {
         message: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, message: message.into(), source: Box::new(source) }
+        Self {
+            kind,
+            message: message.into(),
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn io(message: impl Into<String>, source: io::Error) -> Self {
@@ -91,6 +95,10 @@ impl From<StoreError> for ExportError {
 
 impl From<ContentError> for ExportError {
     fn from(error: ContentError) -> Self {
-        Self::caused(ExportErrorKind::Content, "cannot read the image's files", error)
+        Self::caused(
+            ExportErrorKind::Content,
+            "cannot read the image's files",
+            error,
+        )
     }
 }

@@ -82,15 +82,26 @@ impl Output {
     /// # Errors
     /// When the type or a key is unknown, a value is wrong, or `dest` is missing.
     pub fn parse(text: &str) -> Result<Self, OutputError> {
-        let fail = |why: String| OutputError { text: text.to_owned(), why };
+        let fail = |why: String| OutputError {
+            text: text.to_owned(),
+            why,
+        };
         if text == "-" {
-            return Ok(Self { kind: OutputKind::Tar, dest: Dest::Stdout, rewrite_timestamp: false });
+            return Ok(Self {
+                kind: OutputKind::Tar,
+                dest: Dest::Stdout,
+                rewrite_timestamp: false,
+            });
         }
         if !text.contains('=') {
             if text.is_empty() {
                 return Err(fail("it is empty".to_owned()));
             }
-            return Ok(Self { kind: OutputKind::Dir, dest: Dest::Path(text.into()), rewrite_timestamp: false });
+            return Ok(Self {
+                kind: OutputKind::Dir,
+                dest: Dest::Path(text.into()),
+                rewrite_timestamp: false,
+            });
         }
         let mut kind = None;
         let mut dest = None;
@@ -111,7 +122,11 @@ impl Output {
                         "gzip" => Compression::Gzip,
                         "zstd" => Compression::Zstd,
                         "uncompressed" => Compression::Uncompressed,
-                        other => return Err(fail(format!("unknown compression {other:?}: gzip, zstd or uncompressed"))),
+                        other => {
+                            return Err(fail(format!(
+                                "unknown compression {other:?}: gzip, zstd or uncompressed"
+                            )));
+                        }
                     }
                 }
                 other => return Err(fail(format!("unknown key {other:?}"))),
@@ -119,10 +134,17 @@ impl Output {
         }
         let kind = match kind.as_deref() {
             Some("ext4") => OutputKind::Ext4,
-            Some("oci") => OutputKind::Oci { tar: as_tar, compression },
+            Some("oci") => OutputKind::Oci {
+                tar: as_tar,
+                compression,
+            },
             Some("tar") => OutputKind::Tar,
             Some("dir" | "local") => OutputKind::Dir,
-            Some(other) => return Err(fail(format!("unknown type {other:?}: ext4, oci, tar or dir"))),
+            Some(other) => {
+                return Err(fail(format!(
+                    "unknown type {other:?}: ext4, oci, tar or dir"
+                )));
+            }
             None => return Err(fail("type= is missing".to_owned())),
         };
         let streams = matches!(kind, OutputKind::Tar | OutputKind::Oci { tar: true, .. });
@@ -133,7 +155,11 @@ impl Output {
             Some("") | None => return Err(fail("dest= is missing".to_owned())),
             Some(path) => Dest::Path(path.into()),
         };
-        Ok(Self { kind, dest, rewrite_timestamp })
+        Ok(Self {
+            kind,
+            dest,
+            rewrite_timestamp,
+        })
     }
 }
 
@@ -183,12 +209,22 @@ mod tests {
         let parse = |text| Output::parse(text).unwrap();
         assert_eq!(parse("type=ext4,dest=a b.img").dest, path("a b.img"));
         assert_eq!(parse("out").kind, OutputKind::Dir);
-        assert_eq!(parse("-"), Output { kind: OutputKind::Tar, dest: Dest::Stdout, rewrite_timestamp: false });
+        assert_eq!(
+            parse("-"),
+            Output {
+                kind: OutputKind::Tar,
+                dest: Dest::Stdout,
+                rewrite_timestamp: false
+            }
+        );
         assert_eq!(parse("type=local,dest=x").kind, OutputKind::Dir);
         assert_eq!(
             parse("type=oci,tar=false,\"dest=a,b\",compression=zstd"),
             Output {
-                kind: OutputKind::Oci { tar: false, compression: Compression::Zstd },
+                kind: OutputKind::Oci {
+                    tar: false,
+                    compression: Compression::Zstd
+                },
                 dest: path("a,b"),
                 rewrite_timestamp: false
             }

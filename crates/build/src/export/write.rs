@@ -47,7 +47,13 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
         }
         OutputKind::Oci { tar, compression } => {
             let clamp = output.rewrite_timestamp.then_some(image.epoch).flatten();
-            let failed = |error| ExportError::caused(ExportErrorKind::Dest, "cannot write the image layout", error);
+            let failed = |error| {
+                ExportError::caused(
+                    ExportErrorKind::Dest,
+                    "cannot write the image layout",
+                    error,
+                )
+            };
             match (&output.dest, tar) {
                 (Dest::Path(path), false) => {
                     let writer = LayoutWriter::directory(path).map_err(failed)?;
@@ -58,8 +64,9 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
                     layout::write(store, image, compression, clamp, writer)
                 }
                 (dest, true) => beside(dest, |path| {
-                    let file = File::create(path)
-                        .map_err(|error| ExportError::io(format!("cannot write {}", path.display()), error))?;
+                    let file = File::create(path).map_err(|error| {
+                        ExportError::io(format!("cannot write {}", path.display()), error)
+                    })?;
                     let out = io::BufWriter::with_capacity(1 << 20, file);
                     let writer = LayoutWriter::archive(Box::new(out)).map_err(failed)?;
                     layout::write(store, image, compression, clamp, writer)
@@ -68,39 +75,70 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
         }
         OutputKind::Tar => {
             let tree = image.chain.tree(store)?;
-            let options = tar::WriteOptions { clamp_mtime: clamp(output, image) };
+            let options = tar::WriteOptions {
+                clamp_mtime: clamp(output, image),
+            };
             stream(&output.dest, |out| {
-                tar::write_tree(&tree, &StoreContents::new(store), tar::Output::Stream(out), &options)
-                    .map(|_| ())
-                    .map_err(|error| ExportError::caused(ExportErrorKind::Content, "cannot write the tar", error))
+                tar::write_tree(
+                    &tree,
+                    &StoreContents::new(store),
+                    tar::Output::Stream(out),
+                    &options,
+                )
+                .map(|_| ())
+                .map_err(|error| {
+                    ExportError::caused(ExportErrorKind::Content, "cannot write the tar", error)
+                })
             })
         }
         OutputKind::Dir => {
             let Dest::Path(path) = &output.dest else {
-                return Err(ExportError::io("cannot write a directory to standard output", io::ErrorKind::InvalidInput.into()));
+                return Err(ExportError::io(
+                    "cannot write a directory to standard output",
+                    io::ErrorKind::InvalidInput.into(),
+                ));
             };
             let tree = image.chain.tree(store)?;
-            fs_err::create_dir_all(path).map_err(|error| ExportError::io("cannot make the output directory", error))?;
-            let root = open_root(path).map_err(|error| ExportError::io("cannot open the output directory", error))?;
-            export_dir(&tree, &StoreContents::new(store), root.as_fd()).map(|_| ()).map_err(|error| {
-                ExportError::caused(ExportErrorKind::Dest, format!("cannot write to {}", path.display()), error)
-            })
+            fs_err::create_dir_all(path)
+                .map_err(|error| ExportError::io("cannot make the output directory", error))?;
+            let root = open_root(path)
+                .map_err(|error| ExportError::io("cannot open the output directory", error))?;
+            export_dir(&tree, &StoreContents::new(store), root.as_fd())
+                .map(|_| ())
+                .map_err(|error| {
+                    ExportError::caused(
+                        ExportErrorKind::Dest,
+                        format!("cannot write to {}", path.display()),
+                        error,
+                    )
+                })
         }
     }
 }
 
 fn clamp(output: &Output, image: &Image<'_>) -> Option<Time> {
-    output.rewrite_timestamp.then_some(image.epoch).flatten().map(|secs| Time { secs, nanos: 0 })
+    output
+        .rewrite_timestamp
+        .then_some(image.epoch)
+        .flatten()
+        .map(|secs| Time { secs, nanos: 0 })
 }
 
 /// Writes a file beside its destination and renames it when it is whole.
-fn beside(dest: &Dest, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
+fn beside(
+    dest: &Dest,
+    write: impl FnOnce(&Path) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
     let Dest::Path(path) = dest else {
-        return Err(ExportError::io("cannot write an image to standard output", io::ErrorKind::InvalidInput.into()));
+        return Err(ExportError::io(
+            "cannot write an image to standard output",
+            io::ErrorKind::InvalidInput.into(),
+        ));
     };
     let aside = aside(path);
     let result = write(&aside).and_then(|()| {
-        fs_err::rename(&aside, path).map_err(|error| ExportError::io(format!("cannot write {}", path.display()), error))
+        fs_err::rename(&aside, path)
+            .map_err(|error| ExportError::io(format!("cannot write {}", path.display()), error))
     });
     if result.is_err() {
         let _ = fs_err::remove_file(&aside);
@@ -116,12 +154,16 @@ pub(super) fn aside(path: &Path) -> PathBuf {
 }
 
 /// Streams to standard output, or to a file beside its destination.
-fn stream(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>) -> Result<(), ExportError> {
+fn stream(
+    dest: &Dest,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
     match dest {
         Dest::Stdout => {
             let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
             write(&mut out)?;
-            out.flush().map_err(|error| ExportError::io("cannot write to standard output", error))
+            out.flush()
+                .map_err(|error| ExportError::io("cannot write to standard output", error))
         }
         Dest::Path(_) => beside(dest, |path| {
             let failed = |error| ExportError::io(format!("cannot write {}", path.display()), error);
@@ -135,7 +177,8 @@ fn stream(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<(), ExportEr
 
 /// Copies an image with its holes: as a clone where the file system can, else range by range.
 fn copy_sparse(source: &Path, dest: &Path) -> Result<(), ExportError> {
-    let failed = |error: io::Error| ExportError::io(format!("cannot write {}", dest.display()), error);
+    let failed =
+        |error: io::Error| ExportError::io(format!("cannot write {}", dest.display()), error);
     let from = File::open(source).map_err(failed)?;
     let to = File::create(dest).map_err(failed)?;
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
@@ -145,13 +188,22 @@ fn copy_sparse(source: &Path, dest: &Path) -> Result<(), ExportError> {
     to.set_len(size).map_err(failed)?;
     let mut position = 0;
     while position < size {
-        let Ok(start) = rustix::fs::seek(&from, rustix::fs::SeekFrom::Data(position)) else { break };
-        let end = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(start)).map_err(|error| failed(error.into()))?;
+        let Ok(start) = rustix::fs::seek(&from, rustix::fs::SeekFrom::Data(position)) else {
+            break;
+        };
+        let end = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(start))
+            .map_err(|error| failed(error.into()))?;
         let (mut read_at, mut write_at) = (start, start);
         while read_at < end {
             let length = usize::try_from((end - read_at).min(1 << 30)).unwrap_or(usize::MAX);
-            let count = rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), length)
-                .map_err(|error| failed(error.into()))?;
+            let count = rustix::fs::copy_file_range(
+                &from,
+                Some(&mut read_at),
+                &to,
+                Some(&mut write_at),
+                length,
+            )
+            .map_err(|error| failed(error.into()))?;
             if count == 0 {
                 return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }

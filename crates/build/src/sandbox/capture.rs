@@ -40,35 +40,60 @@ pub(super) fn layer(
         if frame.kind == wire::Kind::Message {
             return match frame.message::<Reply>() {
                 Ok(Reply::Failed(failure)) => Err(super::process::error(failure, None)),
-                _ => Err(ExecError::new(ExecErrorKind::Host, "the sandbox did not tell what the step has changed")),
+                _ => Err(ExecError::new(
+                    ExecErrorKind::Host,
+                    "the sandbox did not tell what the step has changed",
+                )),
             };
         }
         if frame.body.is_empty() {
             break;
         }
-        entries.entries.extend(codec::decode(&frame.body).map_err(|error| failed("cannot understand the sandbox", error))?);
+        entries.entries.extend(
+            codec::decode(&frame.body)
+                .map_err(|error| failed("cannot understand the sandbox", error))?,
+        );
     }
     if !matches!(running.reply()?.0, Reply::Captured) {
-        return Err(ExecError::new(ExecErrorKind::Host, "the sandbox did not finish its account of the step"));
+        return Err(ExecError::new(
+            ExecErrorKind::Host,
+            "the sandbox did not finish its account of the step",
+        ));
     }
     let mut left = Tree::new();
-    left.apply(&entries).map_err(|error| failed("cannot understand what the step has changed", error))?;
+    left.apply(&entries)
+        .map_err(|error| failed("cannot understand what the step has changed", error))?;
     drop(entries);
-    let layer = if copy { copy_layer(&left, given, skipped) } else { upper_layer(&left, given, skipped) };
+    let layer = if copy {
+        copy_layer(&left, given, skipped)
+    } else {
+        upper_layer(&left, given, skipped)
+    };
     note_sockets(sandbox, &layer);
 
     let store = sandbox.store;
     let stored = if sandbox.namespace()?.scope == Scope::Host {
-        let root = open_root(upper).map_err(|error| failed("cannot open what the step has changed", error))?;
-        store_layer(store, &layer, &StoreContents::with_paths(store, &DirContents::new(root)))
+        let root = open_root(upper)
+            .map_err(|error| failed("cannot open what the step has changed", error))?;
+        store_layer(
+            store,
+            &layer,
+            &StoreContents::with_paths(store, &DirContents::new(root)),
+        )
     } else {
         let handed = Handed::new(running, &layer);
         store_layer(store, &layer, &StoreContents::with_paths(store, &handed))
     };
     let stored = stored.map_err(|error| failed("cannot store what the step has changed", error))?;
     running.ask(&Ask::Finish)?;
-    let size = store.blob_size(&stored.diff_id).map_err(|error| failed("cannot find the step's layer", error))?;
-    Ok(NewLayer { diff_id: stored.diff_id, size, layer: stored.layer })
+    let size = store
+        .blob_size(&stored.diff_id)
+        .map_err(|error| failed("cannot find the step's layer", error))?;
+    Ok(NewLayer {
+        diff_id: stored.diff_id,
+        size,
+        layer: stored.layer,
+    })
 }
 
 /// An archive holds no sockets.
@@ -77,7 +102,10 @@ fn note_sockets(sandbox: &Sandbox<'_>, layer: &Layer) {
         if let Change::Node(node) = &entry.change
             && node.kind == Kind::Socket
         {
-            sandbox.notice(format!("socket not kept in the layer: /{}", String::from_utf8_lossy(&entry.path)));
+            sandbox.notice(format!(
+                "socket not kept in the layer: /{}",
+                String::from_utf8_lossy(&entry.path)
+            ));
         }
     }
 }
@@ -99,35 +127,57 @@ impl<'a> Handed<'a> {
         let mut to_come: Vec<&[u8]> = Vec::new();
         for entry in &layer.entries {
             if let Change::Node(node) = &entry.change
-                && let Kind::File(Content { source: Source::Path(path), size: 1.. }) = &node.kind
+                && let Kind::File(Content {
+                    source: Source::Path(path),
+                    size: 1..,
+                }) = &node.kind
             {
                 to_come.push(path.as_os_str().as_bytes());
             }
         }
         let to_come = to_come.into_iter().map(<[u8]>::to_vec).collect();
-        Self { state: Mutex::new(State { running, to_come, here: HashMap::new() }) }
+        Self {
+            state: Mutex::new(State {
+                running,
+                to_come,
+                here: HashMap::new(),
+            }),
+        }
     }
 }
 
 impl Contents for Handed<'_> {
     fn open(&self, content: &Content) -> io::Result<Opened> {
         let Source::Path(path) = &content.source else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the content is not in the step's directory"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the content is not in the step's directory",
+            ));
         };
         let path = path.as_os_str().as_bytes();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.here.contains_key(path) {
             state.fetch(path)?;
         }
-        let fd = state.here.remove(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Opened::File { file: Arc::new(File::from(fd)), offset: 0 })
+        let fd = state
+            .here
+            .remove(path)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Opened::File {
+            file: Arc::new(File::from(fd)),
+            offset: 0,
+        })
     }
 }
 
 impl State<'_> {
     /// Has a file opened, and those that will probably be wanted next.
     fn fetch(&mut self, path: &[u8]) -> io::Result<()> {
-        while self.to_come.front().is_some_and(|next| next.as_slice() != path) {
+        while self
+            .to_come
+            .front()
+            .is_some_and(|next| next.as_slice() != path)
+        {
             self.to_come.pop_front();
         }
         self.to_come.pop_front();
@@ -140,13 +190,17 @@ impl State<'_> {
         }
         let ask = Ask::Open(wanted);
         self.running.ask(&ask).map_err(io::Error::other)?;
-        let Ask::Open(wanted) = ask else { return Ok(()) };
+        let Ask::Open(wanted) = ask else {
+            return Ok(());
+        };
         match self.running.reply().map_err(io::Error::other)? {
             (Reply::Files, fds) if fds.len() == wanted.len() => {
                 self.here.extend(wanted.into_iter().zip(fds));
                 Ok(())
             }
-            _ => Err(io::Error::other("the sandbox did not open what was asked for")),
+            _ => Err(io::Error::other(
+                "the sandbox did not open what was asked for",
+            )),
         }
     }
 }

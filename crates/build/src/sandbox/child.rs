@@ -47,7 +47,9 @@ pub fn child_main() -> Option<ExitCode> {
         return None;
     }
     // Somebody's terminal or file is not our parent's socket.
-    if rustix::net::sockopt::socket_domain(rustix::stdio::stdin()).ok() != Some(rustix::net::AddressFamily::UNIX) {
+    if rustix::net::sockopt::socket_domain(rustix::stdio::stdin()).ok()
+        != Some(rustix::net::AddressFamily::UNIX)
+    {
         return None;
     }
     Some(match process::take_stdin() {
@@ -68,29 +70,39 @@ fn work(link: &Link) -> ExitCode {
 
 fn begin(link: &Link) -> Result<()> {
     let host = |message: &str| Failure::because(FailureKind::Host, message.to_owned());
-    let heard = link.hear::<Start>().map_err(host("cannot read the sandbox's job"))?;
+    let heard = link
+        .hear::<Start>()
+        .map_err(host("cannot read the sandbox's job"))?;
     let Some((start, mut fds)) = heard else {
-        return Err(Failure::new(FailureKind::Cancelled, "the sandbox was given up before it began"));
+        return Err(Failure::new(
+            FailureKind::Cancelled,
+            "the sandbox was given up before it began",
+        ));
     };
     if start.scope != Scope::Host {
         let namespace = fds.pop();
-        let namespace = namespace.ok_or_else(|| Failure::new(FailureKind::Host, "no user namespace came along"))?;
+        let namespace = namespace
+            .ok_or_else(|| Failure::new(FailureKind::Host, "no user namespace came along"))?;
         enter(&namespace, start.scope)?;
     }
     // After the change of namespace, which makes the kernel forget it.
-    process::die_with_parent(Pid::from_raw(start.parent)).map_err(host("the parent of the sandbox has ended"))?;
+    process::die_with_parent(Pid::from_raw(start.parent))
+        .map_err(host("the parent of the sandbox has ended"))?;
     // Descriptors that some ancestor forgot to mark are no business of a step.
     process::close_on_exec_from(3).map_err(host("cannot mark open descriptors"))?;
     // Every mode that is set is meant as it is; the step gets a mask of its own.
     rustix::process::umask(rustix::fs::Mode::empty());
-    firebuild_sys::rlimit::raise_open_files().map_err(host("cannot raise the limit of open files"))?;
+    firebuild_sys::rlimit::raise_open_files()
+        .map_err(host("cannot raise the limit of open files"))?;
     match start.job {
         Job::Hold => hold(link),
         Job::Unpack(job) => files::unpack(link, &job, start.scope),
         Job::Remove(paths) => {
             for path in &paths {
-                remove::tree(path)
-                    .map_err(Failure::because(FailureKind::Host, format!("cannot remove {}", path.display())))?;
+                remove::tree(path).map_err(Failure::because(
+                    FailureKind::Host,
+                    format!("cannot remove {}", path.display()),
+                ))?;
             }
             done(link)
         }
@@ -99,18 +111,25 @@ fn begin(link: &Link) -> Result<()> {
 }
 
 fn done(link: &Link) -> Result<()> {
-    link.say(&Reply::Done, &[]).map_err(Failure::because(FailureKind::Cancelled, "nobody waits for the sandbox"))
+    link.say(&Reply::Done, &[]).map_err(Failure::because(
+        FailureKind::Cancelled,
+        "nobody waits for the sandbox",
+    ))
 }
 
 /// Joins a user namespace in which the caller is root.
 fn enter(namespace: &OwnedFd, scope: Scope) -> Result<()> {
-    namespace::join(namespace.as_fd())
-        .map_err(Failure::because(FailureKind::Host, "cannot join the user namespace of the build"))?;
+    namespace::join(namespace.as_fd()).map_err(Failure::because(
+        FailureKind::Host,
+        "cannot join the user namespace of the build",
+    ))?;
     // The host's supplementary groups are no business of a step. With one id the kernel forbids to drop them, as they
     // may deny access.
     if scope == Scope::Mapped {
-        rustix::thread::set_thread_groups(&[])
-            .map_err(Failure::because(FailureKind::Host, "cannot drop the host's groups"))?;
+        rustix::thread::set_thread_groups(&[]).map_err(Failure::because(
+            FailureKind::Host,
+            "cannot drop the host's groups",
+        ))?;
     }
     Ok(())
 }
@@ -119,9 +138,13 @@ fn enter(namespace: &OwnedFd, scope: Scope) -> Result<()> {
 fn hold(link: &Link) -> Result<()> {
     let host = |message: &str| Failure::because(FailureKind::Host, message.to_owned());
     namespace::unshare(Namespaces::USER).map_err(host("cannot make a user namespace"))?;
-    let file = fs_err::File::open("/proc/self/ns/user").map_err(host("cannot name the user namespace"))?;
+    let file =
+        fs_err::File::open("/proc/self/ns/user").map_err(host("cannot name the user namespace"))?;
     link.say(&Reply::Namespace, &[file.as_fd()])
-        .map_err(Failure::because(FailureKind::Cancelled, "nobody waits for the namespace"))?;
+        .map_err(Failure::because(
+            FailureKind::Cancelled,
+            "nobody waits for the namespace",
+        ))?;
     // Nothing more comes; the end of the socket says that the maps are there.
     let _ = link.receive();
     Ok(())

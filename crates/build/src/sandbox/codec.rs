@@ -61,7 +61,10 @@ impl Writer {
     }
 
     fn count(&mut self, value: usize) {
-        self.u32(u32::try_from(value).expect("paths, attributes and small contents have less than 4 GiB"));
+        self.u32(
+            u32::try_from(value)
+                .expect("paths, attributes and small contents have less than 4 GiB"),
+        );
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -199,8 +202,17 @@ impl<'a> Reader<'a> {
     fn meta(&mut self) -> Option<Meta> {
         let mode = u16::try_from(self.u32()?).ok()?;
         let (uid, gid) = (self.u32()?, self.u32()?);
-        let mtime = Time { secs: self.u64()?.cast_signed(), nanos: self.u32()? };
-        let mut meta = Meta { mode, uid, gid, mtime, ..Meta::default() };
+        let mtime = Time {
+            secs: self.u64()?.cast_signed(),
+            nanos: self.u32()?,
+        };
+        let mut meta = Meta {
+            mode,
+            uid,
+            gid,
+            mtime,
+            ..Meta::default()
+        };
         for _ in 0..self.u32()? {
             let name = self.bytes()?;
             let value = self.bytes()?;
@@ -223,7 +235,10 @@ impl<'a> Reader<'a> {
     }
 
     fn device(&mut self) -> Option<Device> {
-        Some(Device { major: self.u32()?, minor: self.u32()? })
+        Some(Device {
+            major: self.u32()?,
+            minor: self.u32()?,
+        })
     }
 
     fn content(&mut self, path: &[u8]) -> Option<Content> {
@@ -233,14 +248,24 @@ impl<'a> Reader<'a> {
                 use std::os::unix::ffi::OsStrExt;
                 Source::Path(Arc::from(Path::new(std::ffi::OsStr::from_bytes(path))))
             }
-            1 => Source::Blob { id: self.array()?, offset: self.u64()? },
+            1 => Source::Blob {
+                id: self.array()?,
+                offset: self.u64()?,
+            },
             2 => {
                 let id = self.array()?;
                 let mut segments = Vec::new();
                 for _ in 0..self.u32()? {
-                    segments.push(Segment { position: self.u64()?, offset: self.u64()?, len: self.u64()? });
+                    segments.push(Segment {
+                        position: self.u64()?,
+                        offset: self.u64()?,
+                        len: self.u64()?,
+                    });
                 }
-                Source::SparseBlob { id, segments: segments.into() }
+                Source::SparseBlob {
+                    id,
+                    segments: segments.into(),
+                }
             }
             3 => Source::Bytes(self.bytes()?.into()),
             _ => return None,
@@ -259,20 +284,45 @@ mod tests {
     use std::sync::Arc;
 
     fn everything() -> Layer {
-        let mut meta = Meta { mode: 0o4755, uid: 7, gid: u32::MAX - 1, ..Meta::default() };
-        meta.mtime = Time { secs: -5, nanos: 999_999_999 };
+        let mut meta = Meta {
+            mode: 0o4755,
+            uid: 7,
+            gid: u32::MAX - 1,
+            ..Meta::default()
+        };
+        meta.mtime = Time {
+            secs: -5,
+            nanos: 999_999_999,
+        };
         meta.xattrs.insert((*b"user.a").into(), (*b"\0\xff").into());
         meta.xattrs.insert((*b"user.b").into(), [].into());
         let file = |source, size| Kind::File(Content { source, size });
         let kinds = [
             Kind::Dir(std::collections::BTreeMap::new()),
             file(Source::Path(Arc::from(Path::new("p1"))), u64::MAX),
-            file(Source::Blob { id: [9; 32], offset: 1 << 40 }, 3),
+            file(
+                Source::Blob {
+                    id: [9; 32],
+                    offset: 1 << 40,
+                },
+                3,
+            ),
             file(
                 Source::SparseBlob {
                     id: [1; 32],
-                    segments: vec![Segment { position: 1, offset: 2, len: 3 }, Segment { position: 4, offset: 5, len: 6 }]
-                        .into(),
+                    segments: vec![
+                        Segment {
+                            position: 1,
+                            offset: 2,
+                            len: 3,
+                        },
+                        Segment {
+                            position: 4,
+                            offset: 5,
+                            len: 6,
+                        },
+                    ]
+                    .into(),
                 },
                 10,
             ),
@@ -281,11 +331,17 @@ mod tests {
             Kind::Fifo,
             Kind::Socket,
             Kind::CharDevice(Device { major: 1, minor: 3 }),
-            Kind::BlockDevice(Device { major: 259, minor: 1 << 19 }),
+            Kind::BlockDevice(Device {
+                major: 259,
+                minor: 1 << 19,
+            }),
         ];
         let mut layer = Layer::default();
         for (index, kind) in kinds.into_iter().enumerate() {
-            layer.push(format!("p{index}"), Change::Node(Inode::new(meta.clone(), kind)));
+            layer.push(
+                format!("p{index}"),
+                Change::Node(Inode::new(meta.clone(), kind)),
+            );
         }
         layer.push(*b"li\xffnk", Change::HardLink(b"p1".to_vec()));
         layer.push(*b"", Change::Opaque);

@@ -97,13 +97,27 @@ pub(super) struct MountJob {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum MountJobKind {
     /// A path in a stack of snapshots, lowest first; `directory` is where writes go, when they are allowed.
-    Bind { lowers: Vec<PathBuf>, source: String, directory: PathBuf },
+    Bind {
+        lowers: Vec<PathBuf>,
+        source: String,
+        directory: PathBuf,
+    },
     /// A directory, made with these properties when it is missing.
-    Directory { path: PathBuf, mode: u32, uid: u32, gid: u32 },
+    Directory {
+        path: PathBuf,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
     /// Memory.
     Tmpfs { size: Option<u64> },
     /// A file with this content.
-    File { data: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    File {
+        data: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
     /// A socket of the host.
     Socket { path: PathBuf },
 }
@@ -177,10 +191,17 @@ impl FailureKind {
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, messages: vec![message.into()] }
+        Self {
+            kind,
+            messages: vec![message.into()],
+        }
     }
 
-    pub(super) fn caused(kind: FailureKind, message: impl Into<String>, error: &dyn std::error::Error) -> Self {
+    pub(super) fn caused(
+        kind: FailureKind,
+        message: impl Into<String>,
+        error: &dyn std::error::Error,
+    ) -> Self {
         let mut messages = vec![message.into()];
         let mut cause = Some(error);
         while let Some(error) = cause {

@@ -11,10 +11,10 @@
 //! - One process per step does everything that needs the step's ids; this side decides, reads no foreign directory by
 //!   itself in a user namespace, and writes the store.
 //! - An ordinary user's build works in one user namespace, made for the first step and kept by descriptor
-//!   ([`userns`]). Without ranges of ids one id is mapped; what that cannot hold stays in the tree.
+//!   (`userns`). Without ranges of ids one id is mapped; what that cannot hold stays in the tree.
 //! - The upper directory of a successful step becomes the snapshot of its layer, so nothing is unpacked twice.
 //! - Where overlayfs cannot be mounted, a step runs on a complete copy. That is slower and said once.
-//! - Whatever ends the builder ends everything that a step has started (see [`child`]).
+//! - Whatever ends the builder ends everything that a step has started (see `child`).
 
 mod capture;
 mod child;
@@ -37,7 +37,9 @@ pub use child::child_main;
 use crate::cancel::Cancel;
 use crate::chain::Chain;
 use crate::event::Stream;
-use crate::exec::{ExecError, ExecErrorKind, Executed, Executor, Exit, Step, StepMount, StepMountKind};
+use crate::exec::{
+    ExecError, ExecErrorKind, Executed, Executor, Exit, Step, StepMount, StepMountKind,
+};
 use crate::graph::{NetworkMode, SecurityMode};
 use job::{Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Status, StepJob, UPPER};
 use process::Running;
@@ -108,16 +110,28 @@ impl<'a> Sandbox<'a> {
             let namespace = Namespace::make(&self.program)?;
             let _ = self.namespace.set(namespace);
         }
-        Ok(self.namespace.get().expect("set just above, and never taken away"))
+        Ok(self
+            .namespace
+            .get()
+            .expect("set just above, and never taken away"))
     }
 
     fn start(&self, job: Job, with_output: bool) -> Result<Running, ExecError> {
         let namespace = self.namespace()?;
-        Running::start(&self.program, job, namespace.scope, namespace.fd.as_ref(), with_output)
+        Running::start(
+            &self.program,
+            job,
+            namespace.scope,
+            namespace.fd.as_ref(),
+            with_output,
+        )
     }
 
     fn notice(&self, text: impl Into<String>) {
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+        self.notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(text.into());
     }
 
     fn take_notices(&self) -> Vec<String> {
@@ -125,7 +139,9 @@ impl<'a> Sandbox<'a> {
     }
 
     fn hint(&self) -> Option<String> {
-        self.namespace.get().and_then(|namespace| namespace.hint.clone())
+        self.namespace
+            .get()
+            .and_then(|namespace| namespace.hint.clone())
     }
 }
 
@@ -141,10 +157,15 @@ impl Executor for Sandbox<'_> {
         match self.attempt(base, step, output, cancel, copy) {
             Err(Attempt::NoOverlay(error)) if !copy => {
                 if !self.without_overlay.swap(true, Ordering::Relaxed) {
-                    let why = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
-                    self.notice(format!("overlayfs cannot be mounted here{why}: each step runs on a complete copy"));
+                    let why = std::error::Error::source(&error)
+                        .map(|source| format!(" ({source})"))
+                        .unwrap_or_default();
+                    self.notice(format!(
+                        "overlayfs cannot be mounted here{why}: each step runs on a complete copy"
+                    ));
                 }
-                self.attempt(base, step, output, cancel, true).map_err(Attempt::into_error)
+                self.attempt(base, step, output, cancel, true)
+                    .map_err(Attempt::into_error)
             }
             result => result.map_err(Attempt::into_error),
         }
@@ -174,7 +195,11 @@ impl Attempt {
     fn of(failure: Failure, hint: Option<String>) -> Self {
         let no_overlay = failure.kind == FailureKind::NoOverlay;
         let error = process::error(failure, hint);
-        if no_overlay { Self::NoOverlay(error) } else { Self::Failed(error) }
+        if no_overlay {
+            Self::NoOverlay(error)
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
@@ -190,22 +215,40 @@ impl Sandbox<'_> {
         let snapshots = Snapshots::new(self, cancel);
         let tree = snapshots.tree(base)?;
         let active = self.store.prepare_snapshot().map_err(|error| {
-            ExecError::caused(ExecErrorKind::Host, "cannot make a directory for the step", error)
+            ExecError::caused(
+                ExecErrorKind::Host,
+                "cannot make a directory for the step",
+                error,
+            )
         })?;
-        let mut guard = Leftover { sandbox: self, path: Some(active.path().to_owned()) };
+        let mut guard = Leftover {
+            sandbox: self,
+            path: Some(active.path().to_owned()),
+        };
         // What could not be shown to the step counts as unchanged, whichever way it was made.
         let (lowers, skipped) = if copy {
-            (Vec::new(), snapshots.copy(&tree, &active.path().join(UPPER))?)
+            (
+                Vec::new(),
+                snapshots.copy(&tree, &active.path().join(UPPER))?,
+            )
         } else {
             snapshots.chain(base)?
         };
-        let root = RootJob { lowers, directory: active.path().to_owned(), copy };
+        let root = RootJob {
+            lowers,
+            directory: active.path().to_owned(),
+            copy,
+        };
         let job = self.step_job(step, root, &snapshots)?;
         let mut running = self.start(Job::Step(Box::new(job)), true)?;
         let status = match running.pump(output, cancel)? {
             Ok(status) => status,
             Err(failure) => {
-                guard.path = running.end().is_err().then_some(guard.path.take()).flatten();
+                guard.path = running
+                    .end()
+                    .is_err()
+                    .then_some(guard.path.take())
+                    .flatten();
                 return Err(Attempt::of(failure, self.hint()));
             }
         };
@@ -217,26 +260,56 @@ impl Sandbox<'_> {
             running.expect_done()?;
             running.finish()?;
             guard.path = None;
-            return Ok(Executed { status, layer: None, notices: self.take_notices(), hint: self.hint() });
+            return Ok(Executed {
+                status,
+                layer: None,
+                notices: self.take_notices(),
+                hint: self.hint(),
+            });
         }
 
-        let layer = capture::layer(self, &mut running, &tree, &skipped, &active.path().join(UPPER), copy)?;
+        let layer = capture::layer(
+            self,
+            &mut running,
+            &tree,
+            &skipped,
+            &active.path().join(UPPER),
+            copy,
+        )?;
         running.expect_done()?;
         running.finish()?;
         if !copy {
             guard.path = snapshots.adopt(active.path(), base, layer.diff_id);
         }
-        Ok(Executed { status, layer: Some(layer), notices: self.take_notices(), hint: None })
+        Ok(Executed {
+            status,
+            layer: Some(layer),
+            notices: self.take_notices(),
+            hint: None,
+        })
     }
 
-    fn step_job(&self, step: &Step, root: RootJob, snapshots: &Snapshots<'_>) -> Result<StepJob, ExecError> {
+    fn step_job(
+        &self,
+        step: &Step,
+        root: RootJob,
+        snapshots: &Snapshots<'_>,
+    ) -> Result<StepJob, ExecError> {
         let directory = root.directory.clone();
         let mut mounts = Vec::new();
         for (number, mount) in step.mounts.iter().enumerate() {
             let kind = mount_kind(mount, &directory.join(format!("mount-{number}")), snapshots)?;
-            mounts.push(MountJob { target: mount.target.clone(), read_only: mount.read_only, kind });
+            mounts.push(MountJob {
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+                kind,
+            });
         }
-        let hostname = if step.hostname.is_empty() { HOSTNAME.to_owned() } else { step.hostname.clone() };
+        let hostname = if step.hostname.is_empty() {
+            HOSTNAME.to_owned()
+        } else {
+            step.hostname.clone()
+        };
         Ok(StepJob {
             root,
             argv: step.argv.clone(),
@@ -249,36 +322,66 @@ impl Sandbox<'_> {
             own_network: step.network == NetworkMode::None,
             insecure: step.security == SecurityMode::Insecure,
             mounts,
-            files: step.files.iter().map(|file| (file.path.clone(), file.data.clone(), file.mode)).collect(),
+            files: step
+                .files
+                .iter()
+                .map(|file| (file.path.clone(), file.data.clone(), file.mode))
+                .collect(),
         })
     }
 }
 
-fn mount_kind(mount: &StepMount, directory: &Path, snapshots: &Snapshots<'_>) -> Result<MountJobKind, ExecError> {
+fn mount_kind(
+    mount: &StepMount,
+    directory: &Path,
+    snapshots: &Snapshots<'_>,
+) -> Result<MountJobKind, ExecError> {
     Ok(match &mount.kind {
         StepMountKind::Bind { chain, source } => MountJobKind::Bind {
             lowers: snapshots.chain(chain)?.0,
             source: source.clone(),
             directory: directory.to_owned(),
         },
-        StepMountKind::Cache { directory, seed, mode, uid, gid } => {
+        StepMountKind::Cache {
+            directory,
+            seed,
+            mode,
+            uid,
+            gid,
+        } => {
             let path = directory.join(UPPER);
             if let Some((chain, source)) = seed {
                 snapshots.seed(chain, source, directory)?;
             }
-            MountJobKind::Directory { path, mode: *mode, uid: *uid, gid: *gid }
+            MountJobKind::Directory {
+                path,
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            }
         }
         StepMountKind::Tmpfs { size } => MountJobKind::Tmpfs { size: *size },
-        StepMountKind::Secret { data, mode, uid, gid } => {
-            MountJobKind::File { data: data.clone(), mode: *mode, uid: *uid, gid: *gid }
-        }
-        StepMountKind::Ssh { socket, .. } => MountJobKind::Socket { path: socket.clone() },
+        StepMountKind::Secret {
+            data,
+            mode,
+            uid,
+            gid,
+        } => MountJobKind::File {
+            data: data.clone(),
+            mode: *mode,
+            uid: *uid,
+            gid: *gid,
+        },
+        StepMountKind::Ssh { socket, .. } => MountJobKind::Socket {
+            path: socket.clone(),
+        },
     })
 }
 
 /// `/etc/hosts` of a step.
 fn hosts(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
-    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, names) in extra {
         text.push_str(&format!("{address}\t{names}\n"));
     }

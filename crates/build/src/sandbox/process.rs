@@ -36,7 +36,9 @@ pub(super) fn error(failure: Failure, hint: Option<String>) -> ExecError {
         None => ExecError::new(kind, context),
     };
     match hint {
-        Some(hint) if matches!(kind, ExecErrorKind::Ids | ExecErrorKind::Host) => error.with_hint(hint),
+        Some(hint) if matches!(kind, ExecErrorKind::Ids | ExecErrorKind::Host) => {
+            error.with_hint(hint)
+        }
         _ => error,
     }
 }
@@ -72,8 +74,15 @@ impl Running {
         namespace: Option<&OwnedFd>,
         with_output: bool,
     ) -> Result<Self, ExecError> {
-        let (link, socket) = Link::pair().map_err(|error| host("cannot make a socket for the sandbox", error))?;
-        let output = || if with_output { Stdio::piped() } else { Stdio::null() };
+        let (link, socket) =
+            Link::pair().map_err(|error| host("cannot make a socket for the sandbox", error))?;
+        let output = || {
+            if with_output {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            }
+        };
         let mut child = Command::new(program)
             .arg(SUBCOMMAND)
             .env_clear()
@@ -91,11 +100,21 @@ impl Running {
             }
         };
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let running = Self { child, pidfd, link, stdout, stderr, ended: false };
+        let running = Self {
+            child,
+            pidfd,
+            link,
+            stdout,
+            stderr,
+            ended: false,
+        };
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let start = Start { parent, scope, job };
         let fds: Vec<_> = namespace.iter().map(|fd| fd.as_fd()).collect();
-        running.link.say(&start, &fds).map_err(|error| host("cannot give the sandbox its job", error))?;
+        running
+            .link
+            .say(&start, &fds)
+            .map_err(|error| host("cannot give the sandbox its job", error))?;
         Ok(running)
     }
 
@@ -126,12 +145,17 @@ impl Running {
     pub(super) fn expect_done(&mut self) -> Result<(), ExecError> {
         match self.reply()?.0 {
             Reply::Done => Ok(()),
-            other => Err(ExecError::new(ExecErrorKind::Host, format!("the sandbox answered with {other:?}"))),
+            other => Err(ExecError::new(
+                ExecErrorKind::Host,
+                format!("the sandbox answered with {other:?}"),
+            )),
         }
     }
 
     pub(super) fn ask(&self, ask: &Ask) -> Result<(), ExecError> {
-        self.link.say(ask, &[]).map_err(|error| host("cannot ask the sandbox", error))
+        self.link
+            .say(ask, &[])
+            .map_err(|error| host("cannot ask the sandbox", error))
     }
 
     /// What to say of an inner half that ended without a word.
@@ -141,7 +165,10 @@ impl Running {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        ExecError::new(ExecErrorKind::Host, format!("the sandbox ended without an answer: {how}"))
+        ExecError::new(
+            ExecErrorKind::Host,
+            format!("the sandbox ended without an answer: {how}"),
+        )
     }
 
     /// Waits for the end.
@@ -153,7 +180,10 @@ impl Running {
     pub(super) fn end(&mut self) -> Result<(), ExecError> {
         self.ended = true;
         self.link.close_sending();
-        self.child.wait().map(drop).map_err(|error| host("cannot wait for the sandbox", error))
+        self.child
+            .wait()
+            .map(drop)
+            .map_err(|error| host("cannot wait for the sandbox", error))
     }
 
     /// Hands on a step's output until it has ended and all of its output is read; gives how it ended, or why it could
@@ -174,28 +204,49 @@ impl Running {
                 deadline = Some(Instant::now() + PATIENCE);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(ExecError::new(ExecErrorKind::Cancelled, "the step was stopped"));
+                return Err(ExecError::new(
+                    ExecErrorKind::Cancelled,
+                    "the step was stopped",
+                ));
             }
-            if ready.stdout && !forward(self.stdout.as_ref(), &mut buffer, &mut |data| output(Stream::Stdout, data)) {
+            if ready.stdout
+                && !forward(self.stdout.as_ref(), &mut buffer, &mut |data| {
+                    output(Stream::Stdout, data)
+                })
+            {
                 self.stdout = None;
             }
-            if ready.stderr && !forward(self.stderr.as_ref(), &mut buffer, &mut |data| output(Stream::Stderr, data)) {
+            if ready.stderr
+                && !forward(self.stderr.as_ref(), &mut buffer, &mut |data| {
+                    output(Stream::Stderr, data)
+                })
+            {
                 self.stderr = None;
             }
             if ready.link {
                 let frame = self.receive()?;
-                let reply = frame.message::<Reply>().map_err(|error| host("cannot understand the sandbox", error))?;
+                let reply = frame
+                    .message::<Reply>()
+                    .map_err(|error| host("cannot understand the sandbox", error))?;
                 ended = Some(match reply {
                     Reply::Exited { status } => Ok(status),
                     Reply::Failed(failure) => Err(failure),
-                    other => Err(Failure::new(FailureKind::Host, format!("the sandbox answered with {other:?}"))),
+                    other => Err(Failure::new(
+                        FailureKind::Host,
+                        format!("the sandbox answered with {other:?}"),
+                    )),
                 });
             }
         }
         Ok(ended.expect("the loop ends with an answer"))
     }
 
-    fn poll(&self, answered: bool, cancel: &Cancel, deadline: Option<Instant>) -> Result<Ready, ExecError> {
+    fn poll(
+        &self,
+        answered: bool,
+        cancel: &Cancel,
+        deadline: Option<Instant>,
+    ) -> Result<Ready, ExecError> {
         let mut fds = Vec::with_capacity(4);
         // Of what is not to be watched the link stands in, with no event asked for.
         let nothing = PollFlags::empty();
@@ -214,13 +265,19 @@ impl Running {
         }
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(host("cannot wait for the step", error)),
         }
-        let is_ready = |index: usize| fds.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
+        let is_ready = |index: usize| {
+            fds.get(index)
+                .is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty())
+        };
         Ok(Ready {
             stdout: self.stdout.is_some() && is_ready(0),
             stderr: self.stderr.is_some() && is_ready(1),

@@ -54,7 +54,10 @@ mod tests {
 
     #[test]
     fn a_report_survives_the_text() {
-        let entry = |path: &[u8], what| SkippedEntry { path: path.to_vec(), what };
+        let entry = |path: &[u8], what| SkippedEntry {
+            path: path.to_vec(),
+            what,
+        };
         let report = Skipped {
             entries: vec![
                 entry(b"dev/null", What::Node),

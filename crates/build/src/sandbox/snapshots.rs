@@ -28,7 +28,10 @@ const SKIPPED: &str = "skipped";
 /// Longer chains are made flat up to a multiple of half of this. Overlayfs takes 500 layers, with `mount(2)` some 200.
 const MAX_LOWERS: usize = 128;
 
-fn base(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExecError {
+fn base(
+    context: impl Into<String>,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> ExecError {
     ExecError::caused(ExecErrorKind::Base, context, source)
 }
 
@@ -45,14 +48,20 @@ impl<'a> Snapshots<'a> {
 
     /// The tree of a chain.
     pub(super) fn tree(&self, chain: &Chain) -> Result<Arc<Tree>, ExecError> {
-        chain.tree(self.sandbox.store).map_err(|error| base("cannot read the layers below the step", error))
+        chain
+            .tree(self.sandbox.store)
+            .map_err(|error| base("cannot read the layers below the step", error))
     }
 
     /// The lower directories that show a chain, lowest first, and what they lack. Those that are missing are made.
     pub(super) fn chain(&self, chain: &Arc<Chain>) -> Result<(Vec<PathBuf>, Skipped), ExecError> {
         let layers = chain.layers();
         let ids = ids(&layers);
-        let flat = if layers.len() > MAX_LOWERS { (layers.len() - 1) / (MAX_LOWERS / 2) * (MAX_LOWERS / 2) } else { 0 };
+        let flat = if layers.len() > MAX_LOWERS {
+            (layers.len() - 1) / (MAX_LOWERS / 2) * (MAX_LOWERS / 2)
+        } else {
+            0
+        };
         // Which prefixes of the chain a directory completes. The empty chain is one, too: an empty directory.
         let stops: Vec<usize> = if flat > 0 {
             (flat..=layers.len()).collect()
@@ -61,8 +70,10 @@ impl<'a> Snapshots<'a> {
         } else {
             (1..=layers.len()).collect()
         };
-        let names: Vec<Digest> =
-            stops.iter().map(|stop| self.name(&ids[*stop], flat > 0 && *stop == flat)).collect::<Result<_, _>>()?;
+        let names: Vec<Digest> = stops
+            .iter()
+            .map(|stop| self.name(&ids[*stop], flat > 0 && *stop == flat))
+            .collect::<Result<_, _>>()?;
         self.make_missing(chain, &layers, &stops, &names)?;
 
         let mut lacking = Skipped::default();
@@ -96,32 +107,53 @@ impl<'a> Snapshots<'a> {
     ) -> Result<(), ExecError> {
         let store = self.sandbox.store;
         let missing = |index: &usize| store.snapshot(&names[*index]).is_none();
-        let Some(first) = (0..stops.len()).find(missing) else { return Ok(()) };
+        let Some(first) = (0..stops.len()).find(missing) else {
+            return Ok(());
+        };
         // Another process may be at it; what it has made by then is not made again.
         let stop = || self.cancel.is_raised();
         let lock_name = format!("snapshot-{}", names[first].to_hex());
-        let Some(_lock) = store.lock(&lock_name, &stop).map_err(|error| base("cannot lock a snapshot", error))? else {
-            return Err(ExecError::new(ExecErrorKind::Cancelled, "the step was stopped"));
+        let Some(_lock) = store
+            .lock(&lock_name, &stop)
+            .map_err(|error| base("cannot lock a snapshot", error))?
+        else {
+            return Err(ExecError::new(
+                ExecErrorKind::Cancelled,
+                "the step was stopped",
+            ));
         };
         if !(0..stops.len()).any(|index| missing(&index)) {
             return Ok(());
         }
         if stops.len() == 1 {
             // The usual case, an image of one layer: the chain's own tree is at hand.
-            return self.make(&names[first], &snapshot_layer(&Tree::new(), &*self.tree(chain)?));
+            return self.make(
+                &names[first],
+                &snapshot_layer(&Tree::new(), &*self.tree(chain)?),
+            );
         }
 
         let mut below = Tree::new();
         let mut done = 0;
         for (index, stop) in stops.iter().enumerate() {
             let is_missing = missing(&index);
-            let mut above = if is_missing { below.clone() } else { std::mem::take(&mut below) };
+            let mut above = if is_missing {
+                below.clone()
+            } else {
+                std::mem::take(&mut below)
+            };
             for layer in &layers[done..*stop] {
                 if self.cancel.is_raised() {
-                    return Err(ExecError::new(ExecErrorKind::Cancelled, "the step was stopped"));
+                    return Err(ExecError::new(
+                        ExecErrorKind::Cancelled,
+                        "the step was stopped",
+                    ));
                 }
-                let entries = read_layer(store, &layer.diff_id).map_err(|error| base("cannot read a layer", error))?;
-                above.apply(&entries).map_err(|error| base(format!("cannot apply layer {}", layer.diff_id), error))?;
+                let entries = read_layer(store, &layer.diff_id)
+                    .map_err(|error| base("cannot read a layer", error))?;
+                above.apply(&entries).map_err(|error| {
+                    base(format!("cannot apply layer {}", layer.diff_id), error)
+                })?;
             }
             done = *stop;
             if is_missing {
@@ -137,10 +169,12 @@ impl<'a> Snapshots<'a> {
         let store = self.sandbox.store;
         let fail = |error: StoreError| base("cannot store a snapshot", error);
         let active = store.prepare_snapshot().map_err(fail)?;
-        let made = self.unpack(layer, &active.path().join(UPPER)).and_then(|skipped| {
-            self.note(active.path(), &skipped)?;
-            store.commit_snapshot(active.path(), name).map_err(fail)
-        });
+        let made = self
+            .unpack(layer, &active.path().join(UPPER))
+            .and_then(|skipped| {
+                self.note(active.path(), &skipped)?;
+                store.commit_snapshot(active.path(), name).map_err(fail)
+            });
         match made {
             Ok(None) => Ok(()),
             Ok(Some(duplicate)) => self.sandbox.remove(&[duplicate]),
@@ -155,14 +189,18 @@ impl<'a> Snapshots<'a> {
         if text.is_empty() {
             return Ok(());
         }
-        fs_err::write(snapshot.join(SKIPPED), text).map_err(|error| base("cannot complete a snapshot", error))
+        fs_err::write(snapshot.join(SKIPPED), text)
+            .map_err(|error| base("cannot complete a snapshot", error))
     }
 
     /// Makes files in a directory, and gives the text of what could not be made.
     fn unpack(&self, layer: &Layer, directory: &Path) -> Result<String, ExecError> {
         let blobs = self.sandbox.store.blob_path(&Digest::of(b""));
         let blobs = blobs.parent().map(Path::to_owned).unwrap_or_default();
-        let job = Job::Unpack(UnpackJob { directory: directory.to_owned(), blobs });
+        let job = Job::Unpack(UnpackJob {
+            directory: directory.to_owned(),
+            blobs,
+        });
         let mut running = self.sandbox.start(job, false)?;
         let sent = codec::send(&running.link, layer);
         let reply = running.reply().map_err(|error| match self.sandbox.hint() {
@@ -174,9 +212,10 @@ impl<'a> Snapshots<'a> {
                 running.finish()?;
                 Ok(skipped)
             }
-            (Ok((other, _)), Ok(())) => {
-                Err(ExecError::new(ExecErrorKind::Host, format!("the sandbox answered with {other:?}")))
-            }
+            (Ok((other, _)), Ok(())) => Err(ExecError::new(
+                ExecErrorKind::Host,
+                format!("the sandbox answered with {other:?}"),
+            )),
             (Ok(_), Err(error)) => Err(base("cannot tell the sandbox what to unpack", error)),
             (Err(error), _) => Err(error),
         }
@@ -191,20 +230,34 @@ impl<'a> Snapshots<'a> {
     }
 
     /// Fills a new cache directory with what `source` of a chain holds. One that is there already stays as it is.
-    pub(super) fn seed(&self, chain: &Arc<Chain>, source: &str, directory: &Path) -> Result<(), ExecError> {
+    pub(super) fn seed(
+        &self,
+        chain: &Arc<Chain>,
+        source: &str,
+        directory: &Path,
+    ) -> Result<(), ExecError> {
         let target = directory.join(UPPER);
         if rustix::fs::lstat(&target).is_ok() {
             return Ok(());
         }
         let tree = self.tree(chain)?;
-        let step = |error| ExecError::caused(ExecErrorKind::Step, format!("cannot seed a cache with {source}"), error);
+        let step = |error| {
+            ExecError::caused(
+                ExecErrorKind::Step,
+                format!("cannot seed a cache with {source}"),
+                error,
+            )
+        };
         let id = tree.lookup(source.as_bytes(), Follow::All).map_err(step)?;
         if !tree[id].is_dir() {
             let message = format!("cannot seed a cache with {source}, which is no directory");
             return Err(ExecError::new(ExecErrorKind::Step, message));
         }
         // Whole or not at all: two builds may be at it at the same time.
-        let temporary = directory.join(format!("seed-{}", rustix::process::getpid().as_raw_nonzero()));
+        let temporary = directory.join(format!(
+            "seed-{}",
+            rustix::process::getpid().as_raw_nonzero()
+        ));
         self.unpack(&below(&tree, id), &temporary)?;
         match fs_err::rename(&temporary, &target) {
             Ok(()) => Ok(()),
@@ -214,8 +267,16 @@ impl<'a> Snapshots<'a> {
 
     /// Makes the upper directory of a step the snapshot of its layer; gives a directory that nobody needs, if there is
     /// one. A snapshot that cannot be kept is made again when it is needed.
-    pub(super) fn adopt(&self, directory: &Path, below: &Arc<Chain>, diff_id: Digest) -> Option<PathBuf> {
-        let above = below.push(ChainLayer { diff_id, created: None });
+    pub(super) fn adopt(
+        &self,
+        directory: &Path,
+        below: &Arc<Chain>,
+        diff_id: Digest,
+    ) -> Option<PathBuf> {
+        let above = below.push(ChainLayer {
+            diff_id,
+            created: None,
+        });
         // Beyond that the chain will be flattened and this snapshot never be looked for.
         let adopted = self
             .name(above.id(), false)
@@ -272,6 +333,9 @@ mod tests {
             .unwrap();
         let id = tree.lookup(b"a/b", Follow::All).unwrap();
         let text = layer_to_text(&below(&tree, id));
-        assert_eq!(text, "/ dir 0700 1:2 5\n/x file 0644 0:0 0 1 data:x\n/y link /x\n");
+        assert_eq!(
+            text,
+            "/ dir 0700 1:2 5\n/x file 0644 0:0 0 1 data:x\n/y link /x\n"
+        );
     }
 }

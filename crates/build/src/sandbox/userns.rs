@@ -40,14 +40,26 @@ impl Namespace {
             | CapabilitySet::MKNOD;
         let root = rustix::process::geteuid().is_root() && caps::has(needed).unwrap_or(false);
         if root {
-            return Ok(Self { scope: Scope::Host, fd: None, hint: None, maps: String::new() });
+            return Ok(Self {
+                scope: Scope::Host,
+                fd: None,
+                hint: None,
+                maps: String::new(),
+            });
         }
         let ids = Ids::of_caller();
         let why = match ids.mapped() {
-            Ok((uids, gids)) => match make_with(program, |child| idmap::apply_with_tools(child, &uids, &gids)) {
+            Ok((uids, gids)) => match make_with(program, |child| {
+                idmap::apply_with_tools(child, &uids, &gids)
+            }) {
                 Ok(fd) => {
                     let maps = format!("{} {}", text(&uids), text(&gids));
-                    return Ok(Self { scope: Scope::Mapped, fd: Some(fd), hint: None, maps });
+                    return Ok(Self {
+                        scope: Scope::Mapped,
+                        fd: Some(fd),
+                        hint: None,
+                        maps,
+                    });
                 }
                 Err(Making::Map(error)) => error.to_string(),
                 Err(Making::Other(error)) => return Err(error),
@@ -59,12 +71,17 @@ impl Namespace {
             Ok(fd) => Ok(Self {
                 scope: Scope::Single,
                 fd: Some(fd),
-                hint: Some(format!("steps have one user id only, since {why}: {}", ids.remedy())),
+                hint: Some(format!(
+                    "steps have one user id only, since {why}: {}",
+                    ids.remedy()
+                )),
                 maps: format!("0 {uid} 1 0 {gid} 1"),
             }),
-            Err(Making::Map(error)) => {
-                Err(ExecError::caused(ExecErrorKind::Host, "cannot map the caller in a user namespace", error))
-            }
+            Err(Making::Map(error)) => Err(ExecError::caused(
+                ExecErrorKind::Host,
+                "cannot map the caller in a user namespace",
+                error,
+            )),
             Err(Making::Other(error)) => Err(error),
         }
     }
@@ -87,19 +104,28 @@ fn make_with(
              or build as root",
         ))
     };
-    let mut running = Running::start(program, Job::Hold, Scope::Host, None, false).map_err(Making::Other)?;
+    let mut running =
+        Running::start(program, Job::Hold, Scope::Host, None, false).map_err(Making::Other)?;
     let fd = match running.reply().map_err(refused)? {
         (Reply::Namespace, mut fds) => fds.pop(),
         _ => None,
     };
-    let fd = fd.ok_or_else(|| Making::Other(ExecError::new(ExecErrorKind::Host, "no user namespace was handed out")))?;
+    let fd = fd.ok_or_else(|| {
+        Making::Other(ExecError::new(
+            ExecErrorKind::Host,
+            "no user namespace was handed out",
+        ))
+    })?;
     apply(running.pid()).map_err(Making::Map)?;
     running.finish().map_err(Making::Other)?;
     Ok(fd)
 }
 
 fn text(map: &[Mapping]) -> String {
-    map.iter().map(Mapping::to_string).collect::<Vec<_>>().join(",")
+    map.iter()
+        .map(Mapping::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 struct Ids {
@@ -114,7 +140,11 @@ impl Ids {
         let passwd = fs_err::read("/etc/passwd").ok();
         let accounts = Accounts::parse(passwd.as_deref(), None);
         let name = accounts.user_by_uid(uid).map(|user| user.name.clone());
-        Self { uid, gid: rustix::process::getegid().as_raw(), name }
+        Self {
+            uid,
+            gid: rustix::process::getegid().as_raw(),
+            name,
+        }
     }
 
     /// The maps that the administrator allows, or why there are none.
@@ -130,13 +160,19 @@ impl Ids {
             .map(|(path, _)| *path)
             .collect();
         if !missing.is_empty() {
-            return Err(format!("{} has no range for this user", missing.join(" or ")));
+            return Err(format!(
+                "{} has no range for this user",
+                missing.join(" or ")
+            ));
         }
         Ok((idmap::map(self.uid, &uids), idmap::map(self.gid, &gids)))
     }
 
     fn remedy(&self) -> String {
-        let name = self.name.as_ref().map_or_else(|| self.uid.to_string(), |name| name.to_string_lossy().into_owned());
+        let name = self.name.as_ref().map_or_else(
+            || self.uid.to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        );
         format!(
             "install newuidmap (package uidmap) and, as root, run \
              `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` with a range that is free"

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,8 +72,12 @@ impl Link {
 
     /// Sends a frame.
     pub(super) fn send(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_BODY);
-        let length = length.ok_or_else(|| io::Error::other(format!("a frame of {} bytes is too long", body.len())))?;
+        let length = u32::try_from(body.len())
+            .ok()
+            .filter(|_| body.len() <= MAX_BODY);
+        let length = length.ok_or_else(|| {
+            io::Error::other(format!("a frame of {} bytes is too long", body.len()))
+        })?;
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&length.to_le_bytes());
         header[4] = kind as u8;
@@ -81,10 +85,15 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::other(format!("{} descriptors are too many for a frame", fds.len())));
+            return Err(io::Error::other(format!(
+                "{} descriptors are too many for a frame",
+                fds.len()
+            )));
         }
         let parts = [IoSlice::new(&header), IoSlice::new(body)];
-        let sent = rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL))?;
+        let sent = rustix::io::retry_on_intr(|| {
+            sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)
+        })?;
         let rest_of_header = header.get(sent..).unwrap_or_default();
         (&self.0).write_all(rest_of_header)?;
         (&self.0).write_all(&body[sent.saturating_sub(HEADER).min(body.len())..])
@@ -96,7 +105,12 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut header)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut header)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         })?;
         if received.bytes == 0 {
             return Ok(None);
@@ -113,10 +127,18 @@ impl Link {
         let kind = match kind {
             0 => Kind::Message,
             1 => Kind::Entries,
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("unknown kind of frame {kind}"))),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("unknown kind of frame {kind}"),
+                ));
+            }
         };
         if length > MAX_BODY {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a frame of {length} bytes is too long"),
+            ));
         }
         let mut body = vec![0; length];
         (&self.0).read_exact(&mut body)?;
@@ -136,9 +158,13 @@ impl Frame {
     /// The message that the frame is.
     pub(super) fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
         if self.kind != Kind::Message {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was expected, entries came"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message was expected, entries came",
+            ));
         }
-        serde_json::from_slice(&self.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 

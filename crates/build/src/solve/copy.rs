@@ -13,7 +13,7 @@ use firebuild_rootfs::tree::{Content, Contents as _, Kind, Time, Tree};
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::accounts_of::owner;
 use crate::chain::Chain;
-use crate::content::{Stored, StoreContents, store_layer};
+use crate::content::{StoreContents, Stored, store_layer};
 use crate::context::{self, Files};
 use crate::copy::{self, Chmod, CopyError, Options, Selected, Selection};
 use crate::graph::{CopyOp, CopySource, Unpack, Vertex};
@@ -27,7 +27,12 @@ struct Sources<'v> {
 }
 
 impl Solver<'_> {
-    pub(crate) fn copy(&self, vertex: &Vertex, copy: &CopyOp, given: &[Value]) -> Result<(Value, bool), SolveError> {
+    pub(crate) fn copy(
+        &self,
+        vertex: &Vertex,
+        copy: &CopyOp,
+        given: &[Value],
+    ) -> Result<(Value, bool), SolveError> {
         let below = chain_of(given, 0)?;
         let by_definition = self.definition_key(copy, &below, given);
         if let Some(key) = &by_definition
@@ -37,11 +42,15 @@ impl Solver<'_> {
             return Ok((Value::Chain(chain), true));
         }
         let exclude = IgnorePatterns::from_patterns(copy.exclude.iter().map(String::as_str))
-            .map_err(|error| SolveError::caused(SolveErrorKind::Copy, "cannot use --exclude", error))?;
+            .map_err(|error| {
+                SolveError::caused(SolveErrorKind::Copy, "cannot use --exclude", error)
+            })?;
         let sources = self.sources(given)?;
         let selected = select(copy, &sources, &exclude)?;
         let key = self.content_key(copy, &below, &sources, &selected, &exclude)?;
-        let result = self.cached(vertex, &key, &below, || self.copied(copy, &below, &sources, &selected, &exclude))?;
+        let result = self.cached(vertex, &key, &below, || {
+            self.copied(copy, &below, &sources, &selected, &exclude)
+        })?;
         if let (Some(key), Value::Chain(chain)) = (&by_definition, &result.0) {
             self.record(key, chain)?;
         }
@@ -62,7 +71,12 @@ impl Solver<'_> {
             };
         }
         for source in &copy.sources {
-            if let CopySource::Paths { input, pattern, remote } = source {
+            if let CopySource::Paths {
+                input,
+                pattern,
+                remote,
+            } = source
+            {
                 key.number(*input as u64).text(pattern).flag(*remote);
             }
         }
@@ -82,7 +96,13 @@ impl Solver<'_> {
         let trees: Vec<&Tree> = sources.trees.iter().map(|tree| &**tree).collect();
         if let Some(files) = sources.files {
             let contents = contents_of(&trees, selected, exclude);
-            files.hash_all(&contents).map_err(|error| SolveError::caused(SolveErrorKind::Source, "cannot read the build context", error))?;
+            files.hash_all(&contents).map_err(|error| {
+                SolveError::caused(
+                    SolveErrorKind::Source,
+                    "cannot read the build context",
+                    error,
+                )
+            })?;
         }
         let hash = |_: usize, content: &Content| match sources.files {
             Some(files) => files.hash(content),
@@ -98,7 +118,9 @@ impl Solver<'_> {
         for (position, value) in given.iter().enumerate() {
             match value {
                 _ if position == 0 => trees.push(Arc::new(Tree::new())),
-                Value::Chain(chain) => trees.push(chain.tree(self.store).map_err(SolveError::content)?),
+                Value::Chain(chain) => {
+                    trees.push(chain.tree(self.store).map_err(SolveError::content)?)
+                }
                 Value::Files(these) => {
                     trees.push(Arc::clone(&these.tree));
                     files = Some(these);
@@ -117,7 +139,9 @@ impl Solver<'_> {
         exclude: &IgnorePatterns,
     ) -> Result<Stored, SolveError> {
         let tree = below.tree(self.store).map_err(SolveError::content)?;
-        let wrong = |error: &dyn std::fmt::Display| SolveError::new(SolveErrorKind::Copy, error.to_string());
+        let wrong = |error: &dyn std::fmt::Display| {
+            SolveError::new(SolveErrorKind::Copy, error.to_string())
+        };
         let owner = match &copy.chown {
             None => None,
             Some(spec) => Some(owner(self.store, &tree, spec).map_err(|error| wrong(&error))?),
@@ -132,7 +156,10 @@ impl Solver<'_> {
             chmod,
             parents: copy.parents,
             exclude,
-            made: Time { secs: self.now(), nanos: 0 },
+            made: Time {
+                secs: self.now(),
+                nanos: 0,
+            },
         };
         let inline: Vec<(&str, &[u8])> = copy
             .sources
@@ -143,10 +170,16 @@ impl Solver<'_> {
             })
             .collect();
         let trees: Vec<&Tree> = sources.trees.iter().map(|tree| &**tree).collect();
-        let unpack = |one: &Selected, content: &Content| self.archive(copy.unpack, one, content, sources);
-        let layer = copy::apply(&tree, &trees, selected, &inline, &options, &unpack).map_err(failed)?;
+        let unpack =
+            |one: &Selected, content: &Content| self.archive(copy.unpack, one, content, sources);
+        let layer =
+            copy::apply(&tree, &trees, selected, &inline, &options, &unpack).map_err(failed)?;
         let stored = match sources.files {
-            Some(files) => store_layer(self.store, &layer, &StoreContents::with_paths(self.store, files.as_ref())),
+            Some(files) => store_layer(
+                self.store,
+                &layer,
+                &StoreContents::with_paths(self.store, files.as_ref()),
+            ),
             None => store_layer(self.store, &layer, &StoreContents::new(self.store)),
         };
         stored.map_err(SolveError::content)
@@ -179,14 +212,25 @@ impl Solver<'_> {
     /// A context's files as a layer, for a bind mount.
     pub(crate) fn files_as_chain(&self, files: &Files) -> Result<Arc<Chain>, SolveError> {
         let layer = Layer::of_tree(&files.tree);
-        let stored = store_layer(self.store, &layer, &StoreContents::with_paths(self.store, files)).map_err(SolveError::content)?;
-        Ok(Chain::scratch().push(crate::chain::ChainLayer { diff_id: stored.diff_id, created: None }))
+        let stored = store_layer(
+            self.store,
+            &layer,
+            &StoreContents::with_paths(self.store, files),
+        )
+        .map_err(SolveError::content)?;
+        Ok(Chain::scratch().push(crate::chain::ChainLayer {
+            diff_id: stored.diff_id,
+            created: None,
+        }))
     }
 }
 
 /// What a COPY does with what it selects.
 fn options_of(key: &mut KeyWriter, copy: &CopyOp, below: &Chain) {
-    key.digest(below.id()).text(&copy.dest).optional(copy.chown.as_deref()).optional(copy.chmod.as_deref());
+    key.digest(below.id())
+        .text(&copy.dest)
+        .optional(copy.chown.as_deref())
+        .optional(copy.chmod.as_deref());
     key.flag(copy.parents).flag(copy.keep_owner);
     key.list(copy.exclude.iter().map(String::as_str));
     key.number(match copy.unpack {
@@ -203,13 +247,30 @@ fn options_of(key: &mut KeyWriter, copy: &CopyOp, below: &Chain) {
     }
 }
 
-fn select(copy: &CopyOp, sources: &Sources<'_>, exclude: &IgnorePatterns) -> Result<Vec<Selected>, SolveError> {
+fn select(
+    copy: &CopyOp,
+    sources: &Sources<'_>,
+    exclude: &IgnorePatterns,
+) -> Result<Vec<Selected>, SolveError> {
     let mut selected = Vec::new();
     for source in &copy.sources {
-        if let CopySource::Paths { input, pattern, remote } = source {
-            let tree = sources.trees.get(*input).ok_or_else(|| SolveError::internal("a source names an input that is not there"))?;
-            let selection = Selection { tree: *input, pattern, remote: *remote };
-            let found = copy::select(tree, &selection, copy.parents, exclude).map_err(|error| not_found(error, sources, pattern))?;
+        if let CopySource::Paths {
+            input,
+            pattern,
+            remote,
+        } = source
+        {
+            let tree = sources
+                .trees
+                .get(*input)
+                .ok_or_else(|| SolveError::internal("a source names an input that is not there"))?;
+            let selection = Selection {
+                tree: *input,
+                pattern,
+                remote: *remote,
+            };
+            let found = copy::select(tree, &selection, copy.parents, exclude)
+                .map_err(|error| not_found(error, sources, pattern))?;
             selected.extend(found);
         }
     }
@@ -220,14 +281,24 @@ fn select(copy: &CopyOp, sources: &Sources<'_>, exclude: &IgnorePatterns) -> Res
 fn not_found(error: CopyError, sources: &Sources<'_>, pattern: &str) -> SolveError {
     let missing = error.kind() == copy::CopyErrorKind::NotFound;
     let result = failed(error);
-    let hidden = sources.files.is_some_and(|files| files.ignore.is_ignored(pattern.trim_matches('/').as_bytes()));
+    let hidden = sources.files.is_some_and(|files| {
+        files
+            .ignore
+            .is_ignored(pattern.trim_matches('/').as_bytes())
+    });
     if missing && hidden {
-        return result.hint(format!("{pattern} is excluded by the ignore file of the build context"));
+        return result.hint(format!(
+            "{pattern} is excluded by the ignore file of the build context"
+        ));
     }
     result
 }
 
-fn contents_of<'t>(trees: &[&'t Tree], selected: &[Selected], exclude: &IgnorePatterns) -> Vec<&'t Content> {
+fn contents_of<'t>(
+    trees: &[&'t Tree],
+    selected: &[Selected],
+    exclude: &IgnorePatterns,
+) -> Vec<&'t Content> {
     let mut contents = Vec::new();
     for one in selected {
         let tree = trees[one.tree];

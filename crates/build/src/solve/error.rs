@@ -44,7 +44,14 @@ pub struct SolveError {
 
 impl SolveError {
     pub(crate) fn new(kind: SolveErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), span: None, step: String::new(), hints: Vec::new(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            span: None,
+            step: String::new(),
+            hints: Vec::new(),
+            source: None,
+        }
     }
 
     pub(crate) fn caused(
@@ -52,7 +59,10 @@ impl SolveError {
         message: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { source: Some(Box::new(source)), ..Self::new(kind, message) }
+        Self {
+            source: Some(Box::new(source)),
+            ..Self::new(kind, message)
+        }
     }
 
     pub(crate) fn store(error: StoreError) -> Self {
@@ -64,7 +74,11 @@ impl SolveError {
     }
 
     pub(crate) fn content(error: crate::content::ContentError) -> Self {
-        let kind = if error.is_full() { SolveErrorKind::NoSpace } else { SolveErrorKind::Store };
+        let kind = if error.is_full() {
+            SolveErrorKind::NoSpace
+        } else {
+            SolveErrorKind::Store
+        };
         Self::caused(kind, "cannot make a layer", error)
     }
 
@@ -73,7 +87,10 @@ impl SolveError {
     }
 
     pub(crate) fn unsupported(what: &str) -> Self {
-        Self::new(SolveErrorKind::Unsupported, format!("{what} is not supported yet"))
+        Self::new(
+            SolveErrorKind::Unsupported,
+            format!("{what} is not supported yet"),
+        )
     }
 
     pub(crate) fn internal(what: &str) -> Self {
@@ -126,6 +143,8 @@ impl std::fmt::Display for SolveError {
 
 impl Error for SolveError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|error| &**error as &(dyn Error + 'static))
+        self.source
+            .as_ref()
+            .map(|error| &**error as &(dyn Error + 'static))
     }
 }

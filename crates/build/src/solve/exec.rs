@@ -10,7 +10,9 @@ use crate::chain::Chain;
 use crate::content::Stored;
 use crate::event::{Event, Stream};
 use crate::exec::{ExecErrorKind, Executed, Exit, Step, StepMount, StepMountKind};
-use crate::graph::{ExecOp, Mount, MountKind, NetworkMode, SecurityMode, Sharing, Vertex, VertexId};
+use crate::graph::{
+    ExecOp, Mount, MountKind, NetworkMode, SecurityMode, Sharing, Vertex, VertexId,
+};
 use crate::key::{CacheKey, KeyWriter};
 
 impl Solver<'_> {
@@ -27,31 +29,55 @@ impl Solver<'_> {
         self.cached(vertex, &key, &below, || {
             let (step, locks) = self.step(exec, &sources)?;
             let mut output = |stream: Stream, data: &[u8]| {
-                (self.sink)(Event::Output { id, stream, data: data.to_vec() });
+                (self.sink)(Event::Output {
+                    id,
+                    stream,
+                    data: data.to_vec(),
+                });
             };
-            let done = self.executor.run(&below, &step, &mut output, self.cancel).map_err(failed)?;
+            let done = self
+                .executor
+                .run(&below, &step, &mut output, self.cancel)
+                .map_err(failed)?;
             drop(locks);
             for notice in &done.notices {
-                (self.sink)(Event::Notice { message: notice.clone() });
+                (self.sink)(Event::Notice {
+                    message: notice.clone(),
+                });
             }
             let layer = finished(exec, done)?;
-            Ok(Stored { diff_id: layer.diff_id, layer: layer.layer })
+            Ok(Stored {
+                diff_id: layer.diff_id,
+                layer: layer.layer,
+            })
         })
     }
 
     /// The chains that bind mounts and seeds of caches show, by position of the input.
-    fn mount_sources(&self, exec: &ExecOp, given: &[Value]) -> Result<Vec<Option<Arc<Chain>>>, SolveError> {
+    fn mount_sources(
+        &self,
+        exec: &ExecOp,
+        given: &[Value],
+    ) -> Result<Vec<Option<Arc<Chain>>>, SolveError> {
         let mut sources: Vec<Option<Arc<Chain>>> = vec![None; given.len()];
         for mount in &exec.mounts {
             let input = match &mount.kind {
-                MountKind::Bind { input, .. } | MountKind::Cache { seed: Some((input, _)), .. } => *input,
+                MountKind::Bind { input, .. }
+                | MountKind::Cache {
+                    seed: Some((input, _)),
+                    ..
+                } => *input,
                 _ => continue,
             };
             if sources.get(input).is_some_and(Option::is_none) {
                 let chain = match given.get(input) {
                     Some(Value::Chain(chain)) => Arc::clone(chain),
                     Some(Value::Files(files)) => self.files_as_chain(files)?,
-                    None => return Err(SolveError::internal("a mount names an input that is not there")),
+                    None => {
+                        return Err(SolveError::internal(
+                            "a mount names an input that is not there",
+                        ));
+                    }
                 };
                 sources[input] = Some(chain);
             }
@@ -59,7 +85,11 @@ impl Solver<'_> {
         Ok(sources)
     }
 
-    fn step(&self, exec: &ExecOp, sources: &[Option<Arc<Chain>>]) -> Result<(Step, Vec<firebuild_store::KeyLock>), SolveError> {
+    fn step(
+        &self,
+        exec: &ExecOp,
+        sources: &[Option<Arc<Chain>>],
+    ) -> Result<(Step, Vec<firebuild_store::KeyLock>), SolveError> {
         let mut step = Step {
             argv: exec.argv.clone(),
             env: exec.proxy_env.iter().chain(&exec.env).cloned().collect(),
@@ -75,7 +105,11 @@ impl Solver<'_> {
         let mut locks = Vec::new();
         for mount in &exec.mounts {
             if let Some(kind) = self.mount(mount, sources, &mut step, &mut locks)? {
-                step.mounts.push(StepMount { target: mount.target.clone(), read_only: mount.read_only, kind });
+                step.mounts.push(StepMount {
+                    target: mount.target.clone(),
+                    read_only: mount.read_only,
+                    kind,
+                });
             }
         }
         Ok((step, locks))
@@ -90,41 +124,94 @@ impl Solver<'_> {
         locks: &mut Vec<firebuild_store::KeyLock>,
     ) -> Result<Option<StepMountKind>, SolveError> {
         let chain = |input: usize| {
-            sources.get(input).cloned().flatten().ok_or_else(|| SolveError::internal("a mount has no source"))
+            sources
+                .get(input)
+                .cloned()
+                .flatten()
+                .ok_or_else(|| SolveError::internal("a mount has no source"))
         };
         Ok(Some(match &mount.kind {
-            MountKind::Bind { input, source } => StepMountKind::Bind { chain: chain(*input)?, source: source.clone() },
-            MountKind::Cache { id, sharing, seed, mode, uid, gid } => {
+            MountKind::Bind { input, source } => StepMountKind::Bind {
+                chain: chain(*input)?,
+                source: source.clone(),
+            },
+            MountKind::Cache {
+                id,
+                sharing,
+                seed,
+                mode,
+                uid,
+                gid,
+            } => {
                 let seed = match seed {
                     Some((input, source)) => Some((chain(*input)?, source.clone())),
                     None => None,
                 };
                 let directory = self.cache_directory(id, *sharing, seed.as_ref(), locks)?;
-                StepMountKind::Cache { directory, seed, mode: *mode, uid: *uid, gid: *gid }
+                StepMountKind::Cache {
+                    directory,
+                    seed,
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                }
             }
             MountKind::Tmpfs { size } => StepMountKind::Tmpfs { size: *size },
-            MountKind::Secret { id, required, mode, uid, gid } => match self.secret(id, *required)? {
-                Some(data) => StepMountKind::Secret { data, mode: *mode, uid: *uid, gid: *gid },
+            MountKind::Secret {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => match self.secret(id, *required)? {
+                Some(data) => StepMountKind::Secret {
+                    data,
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                },
                 None => return Ok(None),
             },
-            MountKind::SecretEnv { id, required, variable } => {
+            MountKind::SecretEnv {
+                id,
+                required,
+                variable,
+            } => {
                 if let Some(data) = self.secret(id, *required)? {
                     let value = String::from_utf8(data).map_err(|_| {
-                        SolveError::new(SolveErrorKind::Executor, format!("secret {id} is no text and cannot be a variable"))
+                        SolveError::new(
+                            SolveErrorKind::Executor,
+                            format!("secret {id} is no text and cannot be a variable"),
+                        )
                     })?;
                     step.env.push((variable.clone(), value));
                 }
                 return Ok(None);
             }
-            MountKind::Ssh { id, required, mode, uid, gid } => match self.options.ssh.get(id) {
+            MountKind::Ssh {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => match self.options.ssh.get(id) {
                 Some(socket) => {
                     if !step.env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
-                        step.env.push(("SSH_AUTH_SOCK".to_owned(), mount.target.clone()));
+                        step.env
+                            .push(("SSH_AUTH_SOCK".to_owned(), mount.target.clone()));
                     }
-                    StepMountKind::Ssh { socket: socket.clone(), mode: *mode, uid: *uid, gid: *gid }
+                    StepMountKind::Ssh {
+                        socket: socket.clone(),
+                        mode: *mode,
+                        uid: *uid,
+                        gid: *gid,
+                    }
                 }
                 None if *required => {
-                    let error = SolveError::new(SolveErrorKind::Executor, format!("ssh agent {id} is required and was not given"));
+                    let error = SolveError::new(
+                        SolveErrorKind::Executor,
+                        format!("ssh agent {id} is required and was not given"),
+                    );
                     return Err(error.hint(format!("give it with --ssh {id}")));
                 }
                 None => return Ok(None),
@@ -136,8 +223,13 @@ impl Solver<'_> {
         match self.options.secrets.get(id) {
             Some(secret) => Ok(Some(secret.0.clone())),
             None if required => {
-                let error = SolveError::new(SolveErrorKind::Executor, format!("secret {id} is required and was not given: not found"));
-                Err(error.hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")))
+                let error = SolveError::new(
+                    SolveErrorKind::Executor,
+                    format!("secret {id} is required and was not given: not found"),
+                );
+                Err(error.hint(format!(
+                    "give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+                )))
             }
             None => Ok(None),
         }
@@ -162,16 +254,28 @@ impl Solver<'_> {
             let lock_name = format!("mount-{name}-{copy}");
             let lock = match sharing {
                 Sharing::Shared => None,
-                Sharing::Locked => Some(self.store.lock(&lock_name, &stop)?.ok_or_else(SolveError::cancelled)?),
+                Sharing::Locked => Some(
+                    self.store
+                        .lock(&lock_name, &stop)?
+                        .ok_or_else(SolveError::cancelled)?,
+                ),
                 Sharing::Private => match self.store.try_lock(&lock_name)? {
                     Some(lock) => Some(lock),
                     None => continue,
                 },
             };
             locks.extend(lock);
-            let directory = self.store.root().join("mounts").join(format!("{name}-{copy}"));
+            let directory = self
+                .store
+                .root()
+                .join("mounts")
+                .join(format!("{name}-{copy}"));
             fs_err::create_dir_all(&directory).map_err(|error| {
-                SolveError::caused(SolveErrorKind::Store, "cannot make the directory of a cache mount", error)
+                SolveError::caused(
+                    SolveErrorKind::Store,
+                    "cannot make the directory of a cache mount",
+                    error,
+                )
             })?;
             return Ok(directory);
         }
@@ -197,20 +301,35 @@ fn key(exec: &ExecOp, below: &Chain, sources: &[Option<Arc<Chain>>]) -> CacheKey
     key.flag(exec.security == SecurityMode::Insecure);
     key.number(exec.files.len() as u64);
     for file in &exec.files {
-        key.text(&file.path).bytes(&file.data).number(u64::from(file.mode));
+        key.text(&file.path)
+            .bytes(&file.data)
+            .number(u64::from(file.mode));
     }
     key.number(exec.mounts.len() as u64);
-    let content = |input: usize| sources.get(input).cloned().flatten().map_or(Digest::of(b""), |chain| *chain.id());
+    let content = |input: usize| {
+        sources
+            .get(input)
+            .cloned()
+            .flatten()
+            .map_or(Digest::of(b""), |chain| *chain.id())
+    };
     for mount in &exec.mounts {
         key.text(&mount.target).flag(mount.read_only);
         match &mount.kind {
-            MountKind::Bind { input, source } => key.number(1).digest(&content(*input)).text(source),
+            MountKind::Bind { input, source } => {
+                key.number(1).digest(&content(*input)).text(source)
+            }
             // The content of a cache counts for nothing; that there is one does.
             MountKind::Cache { .. } => key.number(2),
             MountKind::Tmpfs { size } => key.number(3).number(size.unwrap_or(0)),
-            MountKind::Secret { id, mode, uid, gid, .. } => {
-                key.number(4).text(id).number(u64::from(*mode)).number(u64::from(*uid)).number(u64::from(*gid))
-            }
+            MountKind::Secret {
+                id, mode, uid, gid, ..
+            } => key
+                .number(4)
+                .text(id)
+                .number(u64::from(*mode))
+                .number(u64::from(*uid))
+                .number(u64::from(*gid)),
             MountKind::SecretEnv { id, variable, .. } => key.number(5).text(id).text(variable),
             MountKind::Ssh { id, .. } => key.number(6).text(id),
         };
@@ -235,11 +354,16 @@ fn finished(exec: &ExecOp, done: Executed) -> Result<crate::exec::NewLayer, Solv
     let words = exec.argv.join(" ");
     let how = match (&done.status, done.layer) {
         (Exit::Code(0), Some(layer)) => return Ok(layer),
-        (Exit::Code(0), None) => return Err(SolveError::internal("a step succeeded and gave no layer")),
+        (Exit::Code(0), None) => {
+            return Err(SolveError::internal("a step succeeded and gave no layer"));
+        }
         (Exit::Code(code), _) => format!("exit code: {code}"),
         (Exit::Signal(signal), _) => format!("signal: {signal}"),
     };
-    let error = SolveError::new(SolveErrorKind::Step, format!("process {words:?} did not complete successfully: {how}"));
+    let error = SolveError::new(
+        SolveErrorKind::Step,
+        format!("process {words:?} did not complete successfully: {how}"),
+    );
     Err(match done.hint {
         Some(hint) => error.hint(hint),
         None => error,

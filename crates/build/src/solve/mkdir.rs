@@ -16,33 +16,53 @@ use crate::graph::{MkdirOp, Vertex};
 use crate::key::KeyWriter;
 
 impl Solver<'_> {
-    pub(crate) fn mkdir(&self, vertex: &Vertex, mkdir: &MkdirOp, given: &[Value]) -> Result<(Value, bool), SolveError> {
+    pub(crate) fn mkdir(
+        &self,
+        vertex: &Vertex,
+        mkdir: &MkdirOp,
+        given: &[Value],
+    ) -> Result<(Value, bool), SolveError> {
         let below = chain_of(given, 0)?;
         let mut key = KeyWriter::new("mkdir/1");
         key.digest(below.id()).text(&mkdir.path).text(&mkdir.user);
         self.cached(vertex, &key.finish(), &below, || {
             let tree = below.tree(self.store).map_err(SolveError::content)?;
             let layer = self.missing_directories(&tree, mkdir)?;
-            store_layer(self.store, &layer, &StoreContents::new(self.store)).map_err(SolveError::content)
+            store_layer(self.store, &layer, &StoreContents::new(self.store))
+                .map_err(SolveError::content)
         })
     }
 
     fn missing_directories(&self, tree: &Arc<Tree>, mkdir: &MkdirOp) -> Result<Layer, SolveError> {
         let place = tree
             .resolve(mkdir.path.as_bytes(), Follow::All)
-            .map_err(|error| SolveError::caused(SolveErrorKind::Copy, format!("cannot make {}", mkdir.path), error))?;
+            .map_err(|error| {
+                SolveError::caused(
+                    SolveErrorKind::Copy,
+                    format!("cannot make {}", mkdir.path),
+                    error,
+                )
+            })?;
         let mut layer = Layer::default();
         if let Some(id) = place.id {
             if !tree[id].is_dir() {
                 return Err(SolveError::new(
                     SolveErrorKind::Copy,
-                    format!("cannot use {} as working directory: it is no directory", mkdir.path),
+                    format!(
+                        "cannot use {} as working directory: it is no directory",
+                        mkdir.path
+                    ),
                 ));
             }
             return Ok(layer);
         }
-        let owner = owner(self.store, tree, &mkdir.user)
-            .map_err(|error| SolveError::caused(SolveErrorKind::Copy, format!("cannot make {}", mkdir.path), error))?;
+        let owner = owner(self.store, tree, &mkdir.user).map_err(|error| {
+            SolveError::caused(
+                SolveErrorKind::Copy,
+                format!("cannot make {}", mkdir.path),
+                error,
+            )
+        })?;
         let mut at = place.path.clone();
         // `path` is the whole clean path; the names that are missing are its last components.
         for _ in 1..place.missing.len() {
@@ -55,7 +75,10 @@ impl Solver<'_> {
             let mut inode = Inode::dir(0o755);
             inode.meta.uid = owner.uid;
             inode.meta.gid = owner.gid;
-            inode.meta.mtime = Time { secs: self.now(), nanos: 0 };
+            inode.meta.mtime = Time {
+                secs: self.now(),
+                nanos: 0,
+            };
             layer.push(at.clone(), Change::Node(inode));
         }
         Ok(layer)

@@ -95,7 +95,9 @@ impl NoCache {
         match self {
             Self::Off => false,
             Self::All => true,
-            Self::Stages(stages) => stages.iter().any(|stage| stage.eq_ignore_ascii_case(&vertex.stage)),
+            Self::Stages(stages) => stages
+                .iter()
+                .any(|stage| stage.eq_ignore_ascii_case(&vertex.stage)),
         }
     }
 }
@@ -151,10 +153,20 @@ pub fn solve(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<Solved, SolveError> {
-    let solver = Solver { store, executor, options, sink, cancel, executed: 0.into() };
+    let solver = Solver {
+        store,
+        executor,
+        options,
+        sink,
+        cancel,
+        executed: 0.into(),
+    };
     let needed = graph.needed();
     for id in &needed {
-        sink(Event::Planned { id: *id, name: graph.vertex(*id).name.clone() });
+        sink(Event::Planned {
+            id: *id,
+            name: graph.vertex(*id).name.clone(),
+        });
     }
     let inputs: Vec<Vec<usize>> = graph
         .vertices
@@ -166,15 +178,23 @@ pub fn solve(
         let id = VertexId(u32::try_from(number).expect("vertex numbers are u32"));
         solver.vertex(id, graph.vertex(id), &given)
     };
-    let mut results = schedule::run(&inputs, &numbers, options.parallelism, work).map_err(|(_, error)| error)?;
+    let mut results =
+        schedule::run(&inputs, &numbers, options.parallelism, work).map_err(|(_, error)| error)?;
     let mut chains = BTreeMap::new();
     for id in needed {
         if let Some(Value::Chain(chain)) = results[id.0 as usize].take() {
             chains.insert(id, chain);
         }
     }
-    let chain = chains.get(&graph.target).cloned().ok_or_else(|| SolveError::internal("the target is no file system"))?;
-    Ok(Solved { chain, chains, executed: solver.executed.into_inner() })
+    let chain = chains
+        .get(&graph.target)
+        .cloned()
+        .ok_or_else(|| SolveError::internal("the target is no file system"))?;
+    Ok(Solved {
+        chain,
+        chains,
+        executed: solver.executed.into_inner(),
+    })
 }
 
 impl Solver<'_> {
@@ -187,13 +207,20 @@ impl Solver<'_> {
         let result = self.compute(id, vertex, given);
         match result {
             Ok((value, cached)) => {
-                (self.sink)(Event::Finished { id, cached, elapsed: begin.elapsed() });
+                (self.sink)(Event::Finished {
+                    id,
+                    cached,
+                    elapsed: begin.elapsed(),
+                });
                 Ok(value)
             }
             Err(error) => {
                 // Everything else may stop: its result is of no use any more.
                 if error.kind() != SolveErrorKind::Cancelled {
-                    (self.sink)(Event::Failed { id, message: error.to_string() });
+                    (self.sink)(Event::Failed {
+                        id,
+                        message: error.to_string(),
+                    });
                 }
                 self.cancel.raise();
                 Err(error.at(vertex))
@@ -201,7 +228,12 @@ impl Solver<'_> {
         }
     }
 
-    fn compute(&self, id: VertexId, vertex: &Vertex, given: &[Value]) -> Result<(Value, bool), SolveError> {
+    fn compute(
+        &self,
+        id: VertexId,
+        vertex: &Vertex,
+        given: &[Value],
+    ) -> Result<(Value, bool), SolveError> {
         match &vertex.op {
             Op::Scratch => Ok((Value::Chain(Chain::scratch()), true)),
             Op::Image(image) => Ok((Value::Chain(source::image(image)), true)),
@@ -209,7 +241,10 @@ impl Solver<'_> {
             Op::Http(_) | Op::Git(_) => Err(SolveError::unsupported("ADD of a remote source")),
             Op::Merge => {
                 let (below, above) = (chain_of(given, 0)?, chain_of(given, 1)?);
-                let merged = above.layers().into_iter().fold(below, |chain, layer| chain.push(layer));
+                let merged = above
+                    .layers()
+                    .into_iter()
+                    .fold(below, |chain, layer| chain.push(layer));
                 Ok((Value::Chain(merged), true))
             }
             Op::Exec(exec) => self.exec(id, vertex, exec, given),
@@ -232,42 +267,68 @@ impl Solver<'_> {
             return Ok((Value::Chain(chain), true));
         }
         let name = format!("key-{key}");
-        let Some(lock) = self.store.lock(&name, &|| self.cancel.is_raised()).map_err(SolveError::store)? else {
+        let Some(lock) = self
+            .store
+            .lock(&name, &|| self.cancel.is_raised())
+            .map_err(SolveError::store)?
+        else {
             return Err(SolveError::cancelled());
         };
         // Whoever held the lock may have computed it.
         if !fresh && let Some(chain) = self.find(key, below) {
             return Ok((Value::Chain(chain), true));
         }
-        self.executed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.executed
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let stored = make()?;
-        let record = Record { layer: stored.diff_id, created: self.now() };
+        let record = Record {
+            layer: stored.diff_id,
+            created: self.now(),
+        };
         self.store.cache_put(&key.0, &record)?;
         drop(lock);
-        let chain = below.push(ChainLayer { diff_id: record.layer, created: Some(record.created) });
+        let chain = below.push(ChainLayer {
+            diff_id: record.layer,
+            created: Some(record.created),
+        });
         chain.remember(&stored.layer);
         Ok((Value::Chain(chain), false))
     }
 
     /// Keeps a second key for a result.
     pub(crate) fn record(&self, key: &CacheKey, chain: &Chain) -> Result<(), SolveError> {
-        if let Some(ChainLayer { diff_id, created: Some(created) }) = chain.top() {
-            self.store.cache_put(&key.0, &Record { layer: *diff_id, created: *created })?;
+        if let Some(ChainLayer {
+            diff_id,
+            created: Some(created),
+        }) = chain.top()
+        {
+            self.store.cache_put(
+                &key.0,
+                &Record {
+                    layer: *diff_id,
+                    created: *created,
+                },
+            )?;
         }
         Ok(())
     }
 
     pub(crate) fn find(&self, key: &CacheKey, below: &Arc<Chain>) -> Option<Arc<Chain>> {
         let record: Record = self.store.cache_get(&key.0)?;
-        self.store
-            .has_blob(&record.layer)
-            .then(|| below.push(ChainLayer { diff_id: record.layer, created: Some(record.created) }))
+        self.store.has_blob(&record.layer).then(|| {
+            below.push(ChainLayer {
+                diff_id: record.layer,
+                created: Some(record.created),
+            })
+        })
     }
 
     /// The time that goes into records and made directories.
     pub(crate) fn now(&self) -> i64 {
         self.options.epoch.unwrap_or_else(|| {
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
         })
     }
 }

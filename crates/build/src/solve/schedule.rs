@@ -41,7 +41,11 @@ where
             waiting[vertex] += 1;
         }
     }
-    let ready = needed.iter().copied().filter(|vertex| waiting[*vertex] == 0).collect();
+    let ready = needed
+        .iter()
+        .copied()
+        .filter(|vertex| waiting[*vertex] == 0)
+        .collect();
     let state = Mutex::new(State {
         ready,
         waiting,
@@ -97,7 +101,11 @@ fn worker<T, E, W>(
         };
         let given = inputs[vertex]
             .iter()
-            .map(|input| guard.results[*input].clone().expect("a ready vertex has all inputs"))
+            .map(|input| {
+                guard.results[*input]
+                    .clone()
+                    .expect("a ready vertex has all inputs")
+            })
             .collect();
         guard.running += 1;
         drop(guard);
@@ -175,10 +183,13 @@ mod tests {
 
     #[test]
     fn a_long_chain_with_one_worker() {
-        let inputs: Vec<Vec<usize>> =
-            (0..10_000).map(|vertex: usize| vertex.checked_sub(1).into_iter().collect()).collect();
+        let inputs: Vec<Vec<usize>> = (0..10_000)
+            .map(|vertex: usize| vertex.checked_sub(1).into_iter().collect())
+            .collect();
         let needed: Vec<usize> = (0..10_000).collect();
-        let results = run::<usize, (), _>(&inputs, &needed, many(1), |_, given| Ok(given.iter().sum::<usize>() + 1));
+        let results = run::<usize, (), _>(&inputs, &needed, many(1), |_, given| {
+            Ok(given.iter().sum::<usize>() + 1)
+        });
         assert_eq!(results.unwrap()[9_999], Some(10_000));
     }
 }

@@ -16,7 +16,10 @@ use firebuild_store::Store;
 
 /// A busybox that needs nothing else.
 pub(crate) fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].iter().map(PathBuf::from).find(|path| path.is_file())
+    ["/bin/busybox", "/usr/bin/busybox"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
 }
 
 /// The commands that the base has.
@@ -65,17 +68,29 @@ impl Base {
         let store = Store::open(directory.join("store")).unwrap();
         let mut text = FILES.to_owned();
         for command in COMMANDS.split_whitespace() {
-            text.push_str(&format!("/bin/{command} symlink 0777 0:0 1000 -> busybox\n"));
+            text.push_str(&format!(
+                "/bin/{command} symlink 0777 0:0 1000 -> busybox\n"
+            ));
         }
         // Sizes are counted here rather than by hand.
         let text: String = text.lines().map(sized).collect();
         let mut layer = parse_layer(&text).unwrap();
         let program = fs_err::read(busybox().unwrap()).unwrap();
-        let meta = Meta { mode: 0o755, ..Meta::default() };
-        layer.push(*b"bin/busybox", Change::Node(Inode::new(meta, Kind::File(Content::from_bytes(program)))));
+        let meta = Meta {
+            mode: 0o755,
+            ..Meta::default()
+        };
+        layer.push(
+            *b"bin/busybox",
+            Change::Node(Inode::new(meta, Kind::File(Content::from_bytes(program)))),
+        );
         layer.sort();
         let chain = push(&store, &Chain::scratch(), &layer);
-        Self { directory: directory.to_owned(), store, chain }
+        Self {
+            directory: directory.to_owned(),
+            store,
+            chain,
+        }
     }
 
     /// A chain with one more layer, given as text.
@@ -95,8 +110,16 @@ impl Base {
 
     /// The chain that a step has made.
     pub(crate) fn after(&self, below: &Arc<Chain>, ran: &Ran) -> Arc<Chain> {
-        let diff_id = ran.done.layer.as_ref().expect("a step that succeeded").diff_id;
-        below.push(ChainLayer { diff_id, created: None })
+        let diff_id = ran
+            .done
+            .layer
+            .as_ref()
+            .expect("a step that succeeded")
+            .diff_id;
+        below.push(ChainLayer {
+            diff_id,
+            created: None,
+        })
     }
 
     /// What is left in the store that is no finished snapshot.
@@ -108,14 +131,21 @@ impl Base {
                 .collect::<Vec<_>>()
         };
         let mut left = names("tmp");
-        left.extend(names("snapshots").into_iter().filter(|name| name.starts_with("active-")));
+        left.extend(
+            names("snapshots")
+                .into_iter()
+                .filter(|name| name.starts_with("active-")),
+        );
         left
     }
 }
 
 fn push(store: &Store, below: &Arc<Chain>, layer: &Layer) -> Arc<Chain> {
     let stored = store_layer(store, layer, &StoreContents::with_paths(store, &NoPaths)).unwrap();
-    below.push(ChainLayer { diff_id: stored.diff_id, created: None })
+    below.push(ChainLayer {
+        diff_id: stored.diff_id,
+        created: None,
+    })
 }
 
 /// A line of a dump with the size of its data.
@@ -123,7 +153,10 @@ fn sized(line: &str) -> String {
     let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
     if words.get(1).is_some_and(|word| word == "file") {
         let data = words[6].strip_prefix("data:").unwrap();
-        words[5] = firebuild_rootfs::path::unescape(data).unwrap().len().to_string();
+        words[5] = firebuild_rootfs::path::unescape(data)
+            .unwrap()
+            .len()
+            .to_string();
     }
     words.join(" ") + "\n"
 }
@@ -138,7 +171,11 @@ pub(crate) fn shell(script: &str) -> Step {
     }
 }
 
-pub(crate) fn run(executor: &dyn Executor, base: &Arc<Chain>, step: &Step) -> Result<Ran, ExecError> {
+pub(crate) fn run(
+    executor: &dyn Executor,
+    base: &Arc<Chain>,
+    step: &Step,
+) -> Result<Ran, ExecError> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut output = |stream: Stream, data: &[u8]| match stream {
         Stream::Stdout => stdout.extend_from_slice(data),
@@ -146,14 +183,24 @@ pub(crate) fn run(executor: &dyn Executor, base: &Arc<Chain>, step: &Step) -> Re
     };
     let done = executor.run(base, step, &mut output, &Cancel::new().unwrap())?;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ok(Ran { done, stdout: text(stdout), stderr: text(stderr) })
+    Ok(Ran {
+        done,
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
 }
 
 impl Ran {
     /// The output of a step that has to succeed.
     #[track_caller]
     pub(crate) fn ok(&self) -> &str {
-        assert_eq!(self.done.status, Exit::Code(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.done.status,
+            Exit::Code(0),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
         assert_eq!(self.done.notices, Vec::<String>::new());
         &self.stdout
     }
@@ -161,7 +208,16 @@ impl Ran {
     /// The layer as text; times that are not the base's are `now`, places in blobs are left out.
     pub(crate) fn changes(&self) -> String {
         let mut text = String::new();
-        for line in layer_to_text(&self.done.layer.as_ref().expect("a step that succeeded").layer).lines() {
+        for line in layer_to_text(
+            &self
+                .done
+                .layer
+                .as_ref()
+                .expect("a step that succeeded")
+                .layer,
+        )
+        .lines()
+        {
             let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             if words.len() > 4 && words[4] != "1000" {
                 words[4] = "now".into();

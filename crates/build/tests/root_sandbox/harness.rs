@@ -38,10 +38,19 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     if has("--ignored") {
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let filters: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     let wanted = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|filter| if has("--exact") { name == *filter } else { name.contains(filter.as_str()) })
+            || filters.iter().any(|filter| {
+                if has("--exact") {
+                    name == *filter
+                } else {
+                    name.contains(filter.as_str())
+                }
+            })
     };
     let mut failed = 0;
     for (name, case, who) in tests().into_iter().filter(|(name, _, _)| wanted(name)) {
@@ -50,7 +59,10 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         match result {
             Ok(Ok(())) => println!("test {name} ... ok"),
             Ok(Err(skip)) if required(skip.need) => {
-                println!("test {name} ... FAILED ({} is required: {})", skip.need, skip.reason);
+                println!(
+                    "test {name} ... FAILED ({} is required: {})",
+                    skip.need, skip.reason
+                );
                 failed += 1;
             }
             Ok(Err(skip)) => eprintln!("SKIP {name}: {}", skip.reason),
@@ -60,9 +72,16 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             }
         }
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(101)
+    }
 }
 
 fn required(need: &str) -> bool {
-    std::env::var("FIREBUILD_TEST_REQUIRE").unwrap_or_default().split(',').any(|name| name == need)
+    std::env::var("FIREBUILD_TEST_REQUIRE")
+        .unwrap_or_default()
+        .split(',')
+        .any(|name| name == need)
 }

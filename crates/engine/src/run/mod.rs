@@ -22,7 +22,7 @@ mod request;
 
 pub use detached::detached;
 pub use error::{RunError, RunErrorKind};
+pub use firebuild_vm::spec::Accel;
 pub use foreground::foreground;
 pub use print::{Printed, print};
-pub use firebuild_vm::spec::Accel;
 pub use request::{Detached, DiskFor, ImageDisk, NetworkMode, Outcome, Request};

@@ -196,6 +196,23 @@ fn what_a_network_lacks_is_told() {
         })
         .unwrap();
     assert_eq!(checked.notices(), ["no passt"]);
+    let udp = UserNetwork {
+        publish: vec![port(None, 53, Protocol::Udp)],
+    };
+    let wants_udp = VmSpec {
+        network: Network::User(udp),
+        ..spec()
+    };
+    let some = UserNetworking::PublishedOnly {
+        reason: "no passt".to_owned(),
+    };
+    let error = wants_udp
+        .check(&Capabilities {
+            user_network: some,
+            ..capabilities()
+        })
+        .unwrap_err();
+    assert!(error.to_string().contains("UDP needs passt"), "{error}");
     let none = UserNetworking::Missing {
         reason: "nothing".to_owned(),
     };

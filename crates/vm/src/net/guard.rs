@@ -1,27 +1,37 @@
-//! The guard between a guest and passt: frames for addresses of the host's own are dropped.
+//! The guard between a guest and passt: the host's loopback stays out of the guest's reach.
 //!
-//! passt turns what a guest sends into sockets of the host. With `--no-map-gw` it no longer maps its gateway address to
-//! the host's loopback, but a guest whose root writes frames by hand can still address 127.0.0.1, 0.0.0.0, `::1`, `::` or
-//! `::ffff:127.0.0.1`, and the version in Debian 12 connects there. So every frame of the guest passes through here:
+//! passt turns what a guest sends into sockets of the host. The gateway's address stands for the host's loopback there, and
+//! has to: clients on the host that use a published port at 127.0.0.1 appear to the guest as the gateway, and its answers go
+//! there (with `--no-map-gw` UDP answers are lost). Besides, a guest whose root writes frames by hand can address
+//! 127.0.0.1, 0.0.0.0, `::1`, `::` or `::ffff:127.0.0.1`, and the version in Debian 12 connects there. So every frame
+//! passes through here:
 //!
 //! ```text
-//! QEMU ══ frames ══▶ guard ══▶ passt        guest to host: looked at
-//! QEMU ◀══════════ guard ◀══ passt          host to guest: handed through
+//! QEMU ══ frames ══▶ guard ══▶ passt        guest to host: dropped, or let through
+//! QEMU ◀══ frames ══ guard ◀══ passt        host to guest: let through; UDP from the gateway is remembered
 //! ```
 //!
-//! Both sides speak the stream protocol of QEMU's `-netdev stream`: each frame after its length, four bytes, big endian.
-//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one.
+//! | from the guest to | |
+//! |---|---|
+//! | the gateway (IPv4), link-local addresses (IPv6; the gateway's is one) | TCP: no opening segment; UDP: answers only |
+//! | addresses that mean the host itself, in any disguise | nothing |
+//! | IPv4 link-local addresses: the host's own link, 169.254.169.254 of clouds with the host's credentials | nothing |
+//! | anything else | let through |
 //!
-//! Also dropped: IPv4 link-local addresses. They mean the host's own link, and 169.254.169.254 is where clouds give out
-//! the host's credentials.
+//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one. Both sides speak
+//! the stream protocol of QEMU's `-netdev stream`: each frame after its length, four bytes, big endian.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use super::user::GATEWAY_IPV4;
 
 /// Longest frame that is taken, in bytes: QEMU's `NET_BUFSIZE` (`include/net/net.h`).
 pub const MAX_FRAME_BYTES: usize = 4096 + 65536;
@@ -29,18 +39,133 @@ pub const MAX_FRAME_BYTES: usize = 4096 + 65536;
 const BUFFER_BYTES: usize = 256 * 1024;
 const LENGTH_BYTES: usize = 4;
 
-/// Whether a frame of the guest may leave it.
-#[must_use]
-pub fn allows(frame: &[u8]) -> bool {
-    let Some((header, packet)) = frame.split_at_checked(14) else {
-        return false;
-    };
-    match header[12..14] {
-        // ARP is answered by passt itself.
-        [0x08, 0x06] => true,
-        [0x08, 0x00] => field::<4>(packet, 16).is_some_and(|to| allows_v4(Ipv4Addr::from(to))),
-        [0x86, 0xdd] => field::<16>(packet, 24).is_some_and(|to| allows_v6(Ipv6Addr::from(to))),
-        _ => false,
+/// What the gateway said to the guest by UDP, which the guest may answer.
+#[derive(Debug)]
+pub struct Guard {
+    /// Port of the gateway and port of the guest, for IPv6 or not, with the time of the last datagram.
+    answers: HashMap<(bool, u16, u16), Instant>,
+    now: Instant,
+}
+
+/// How long an answer may take: `UDP_CONN_TIMEOUT` of passt.
+const ANSWER_TIME: Duration = Duration::from_secs(180);
+/// Most datagrams that are remembered; with more, the oldest quarter is forgotten.
+const MAX_ANSWERS: usize = 4096;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            answers: HashMap::new(),
+            now: Instant::now(),
+        }
+    }
+}
+
+impl Guard {
+    /// Whether a frame of the guest may leave it.
+    #[must_use]
+    pub fn allows(&self, frame: &[u8]) -> bool {
+        let Some((header, packet)) = frame.split_at_checked(14) else {
+            return false;
+        };
+        match header[12..14] {
+            // ARP is answered by passt itself.
+            [0x08, 0x06] => true,
+            [0x08, 0x00] => self.allows_v4(packet).unwrap_or(false),
+            [0x86, 0xdd] => self.allows_v6(packet).unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    fn allows_v4(&self, packet: &[u8]) -> Option<bool> {
+        let to = Ipv4Addr::from(field(packet, 16)?);
+        // All of 0.0.0.0/8 is "this host" (RFC 1122, 3.2.1.3); Linux connects 0.0.0.0 to itself.
+        if to.is_loopback() || to.octets()[0] == 0 || to.is_link_local() {
+            return Some(false);
+        }
+        if to != GATEWAY_IPV4 {
+            return Some(true);
+        }
+        // A fragment could hide ports from us and not from passt.
+        let [flags, offset] = field(packet, 6)?;
+        let whole = (flags & 0x3f, offset) == (0, 0);
+        let payload = packet.get(usize::from(packet[0] & 0xf) * 4..)?;
+        Some(whole && self.answers_to(packet[9], payload, false)?)
+    }
+
+    fn allows_v6(&self, packet: &[u8]) -> Option<bool> {
+        let to = Ipv6Addr::from(field(packet, 24)?);
+        // ::/96 holds `::`, `::1` and the IPv4-compatible addresses; mapped ones reach IPv4 sockets.
+        let high = to.segments();
+        if high[..5] == [0; 5] && (high[5] == 0 || high[5] == 0xffff) {
+            return Some(false);
+        }
+        if !to.is_unicast_link_local() {
+            return Some(true);
+        }
+        self.answers_to(packet[6], packet.get(40..)?, true)
+    }
+
+    /// Whether this is an answer to the gateway, or of no consequence.
+    fn answers_to(&self, protocol: u8, payload: &[u8], v6: bool) -> Option<bool> {
+        match protocol {
+            TCP => {
+                // passt opens a connection for SYN without ACK, and for nothing else.
+                let [flags] = field(payload, 13)?;
+                let (syn, ack) = (flags & 0x02 != 0, flags & 0x10 != 0);
+                Some(!syn || ack)
+            }
+            UDP => {
+                let [from, to] = ports(payload)?;
+                let asked = self.answers.get(&(v6, to, from))?;
+                Some(self.now.saturating_duration_since(*asked) < ANSWER_TIME)
+            }
+            // Neighbour discovery, and echo, which nothing listens for.
+            ICMPV6 => Some(v6),
+            1 => Some(!v6),
+            // Extension headers of IPv6 among them: passt would look behind them.
+            _ => Some(false),
+        }
+    }
+
+    /// Remembers what the gateway says to the guest.
+    pub fn note(&mut self, frame: &[u8]) {
+        let _ = self.try_note(frame);
+    }
+
+    fn try_note(&mut self, frame: &[u8]) -> Option<()> {
+        let (header, packet) = frame.split_at_checked(14)?;
+        let (v6, payload) = match header[12..14] {
+            [0x08, 0x00]
+                if *packet.get(9)? == UDP && Ipv4Addr::from(field(packet, 12)?) == GATEWAY_IPV4 =>
+            {
+                (false, packet.get(usize::from(packet[0] & 0xf) * 4..)?)
+            }
+            [0x86, 0xdd]
+                if *packet.get(6)? == UDP
+                    && Ipv6Addr::from(field(packet, 8)?).is_unicast_link_local() =>
+            {
+                (true, packet.get(40..)?)
+            }
+            _ => return None,
+        };
+        let [from, to] = ports(payload)?;
+        if self.answers.len() >= MAX_ANSWERS && !self.answers.contains_key(&(v6, from, to)) {
+            self.forget_oldest();
+        }
+        self.answers.insert((v6, from, to), self.now);
+        Some(())
+    }
+
+    fn forget_oldest(&mut self) {
+        let mut times: Vec<Instant> = self.answers.values().copied().collect();
+        times.sort_unstable();
+        let limit = times[times.len() / 4];
+        self.answers.retain(|_, time| *time > limit);
     }
 }
 
@@ -48,16 +173,10 @@ fn field<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
     packet.get(at..at + N)?.first_chunk().copied()
 }
 
-fn allows_v4(to: Ipv4Addr) -> bool {
-    // All of 0.0.0.0/8 is "this host" (RFC 1122, 3.2.1.3); Linux connects 0.0.0.0 to itself.
-    !(to.is_loopback() || to.octets()[0] == 0 || to.is_link_local())
-}
-
-fn allows_v6(to: Ipv6Addr) -> bool {
-    // ::/96 holds `::`, `::1` and the IPv4-compatible addresses; mapped ones reach IPv4 sockets.
-    let high = to.segments();
-    let embedded = high[..5] == [0; 5] && (high[5] == 0 || high[5] == 0xffff);
-    !embedded
+/// Source and destination port of a TCP segment or UDP datagram.
+fn ports(payload: &[u8]) -> Option<[u16; 2]> {
+    let [a, b, c, d] = field(payload, 0)?;
+    Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
 }
 
 /// Starts the guard in a thread of its own; it ends when either side closes.
@@ -78,6 +197,13 @@ pub fn spawn(guest: OwnedFd, network: OwnedFd) -> io::Result<JoinHandle<()>> {
         })
 }
 
+/// Which way a pipe goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    FromGuest,
+    ToGuest,
+}
+
 /// Bytes on their way in one direction.
 #[derive(Debug)]
 struct Pipe {
@@ -86,17 +212,16 @@ struct Pipe {
     written: usize,
     /// Up to here the bytes may be written: whole, allowed frames.
     cleared: usize,
-    /// Whether frames are looked at.
-    guarded: bool,
+    way: Way,
 }
 
 impl Pipe {
-    fn new(guarded: bool) -> Self {
+    fn new(way: Way) -> Self {
         Self {
             buffer: Vec::with_capacity(BUFFER_BYTES),
             written: 0,
             cleared: 0,
-            guarded,
+            way,
         }
     }
 
@@ -109,7 +234,7 @@ impl Pipe {
     }
 
     /// Reads once; `false` at the end of the stream.
-    fn fill(&mut self, from: &OwnedFd) -> io::Result<bool> {
+    fn fill(&mut self, from: &OwnedFd, guard: &mut Guard) -> io::Result<bool> {
         self.compact();
         let start = self.buffer.len();
         self.buffer.resize(BUFFER_BYTES, 0);
@@ -118,7 +243,7 @@ impl Pipe {
         match result {
             Ok(0) => Ok(false),
             Ok(_) => {
-                self.clear_frames()?;
+                self.clear_frames(guard)?;
                 Ok(true)
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(true),
@@ -133,11 +258,7 @@ impl Pipe {
     }
 
     /// Moves `cleared` past every whole frame, and takes out those that may not pass.
-    fn clear_frames(&mut self) -> io::Result<()> {
-        if !self.guarded {
-            self.cleared = self.buffer.len();
-            return Ok(());
-        }
+    fn clear_frames(&mut self, guard: &mut Guard) -> io::Result<()> {
         let mut read = self.cleared;
         let mut kept = self.cleared;
         while let Some(length) = self.buffer[read..].first_chunk::<LENGTH_BYTES>() {
@@ -149,7 +270,15 @@ impl Pipe {
             if end > self.buffer.len() {
                 break;
             }
-            if allows(&self.buffer[read + LENGTH_BYTES..end]) {
+            let frame = &self.buffer[read + LENGTH_BYTES..end];
+            let passes = match self.way {
+                Way::FromGuest => guard.allows(frame),
+                Way::ToGuest => {
+                    guard.note(frame);
+                    true
+                }
+            };
+            if passes {
                 if kept != read {
                     self.buffer.copy_within(read..end, kept);
                 }
@@ -176,8 +305,9 @@ impl Pipe {
 }
 
 fn relay(guest: &OwnedFd, network: &OwnedFd) -> io::Result<()> {
-    let mut out = Pipe::new(true);
-    let mut back = Pipe::new(false);
+    let mut guard = Guard::default();
+    let mut out = Pipe::new(Way::FromGuest);
+    let mut back = Pipe::new(Way::ToGuest);
     loop {
         let wanted = |input: &Pipe, output: &Pipe| {
             let mut flags = PollFlags::empty();
@@ -193,12 +323,16 @@ fn relay(guest: &OwnedFd, network: &OwnedFd) -> io::Result<()> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        guard.now = Instant::now();
         let [guest_ready, network_ready] = [fds[0].revents(), fds[1].revents()];
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
-        if guest_ready.intersects(readable) && out.wants_input() && !out.fill(guest)? {
+        if guest_ready.intersects(readable) && out.wants_input() && !out.fill(guest, &mut guard)? {
             return Ok(());
         }
-        if network_ready.intersects(readable) && back.wants_input() && !back.fill(network)? {
+        if network_ready.intersects(readable)
+            && back.wants_input()
+            && !back.fill(network, &mut guard)?
+        {
             return Ok(());
         }
         // Written at once after reading, without another poll: a full socket answers EAGAIN.

@@ -1,8 +1,8 @@
 //! User-mode networking: the guest's fixed addresses, and the programs that stand behind them.
 //!
 //! passt does it where it is installed: out and in, TCP, UDP and ICMP, IPv4 and IPv6, behind the [guard](super::guard).
-//! QEMU's own stack is the fallback; nobody can keep it off the host's loopback but by `restrict=on`, so there only the
-//! published ports work. The comparison stands in `docs/design/0001-user-network.md`.
+//! QEMU's own stack is the fallback; nobody can keep it off the host's loopback but by `restrict=on`, so there only
+//! published TCP ports work. The comparison stands in `docs/design/0001-user-network.md`.
 //!
 //! Nothing is asked by DHCP: every machine sees the same private network, and vminit sets it up from its `RunConfig`.
 
@@ -25,8 +25,8 @@ pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub const DNS_IPV4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// IPv6 address of the guest; the network has 64 bits. Unique local, so IPv4 is preferred for names that have both.
 pub const GUEST_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xfb, 0, 0, 0, 0, 0, 0x15);
-/// IPv6 gateway of the guest.
-pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xfb, 0, 0, 0, 0, 0, 2);
+/// IPv6 gateway of the guest. Link-local: only then passt lets the guest's answers to clients at the host's `::1` through.
+pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xfb, 2);
 /// MTU of the guest's interface in bytes: the largest that passt takes; its segments are cut by the host's sockets.
 pub const MTU: u32 = 65520;
 
@@ -126,8 +126,8 @@ pub(crate) fn passt_args(
             &GATEWAY_IPV6.to_string(),
         ]);
     }
-    // No way to the host's loopback by the gateway's address; nothing is asked by DHCP.
-    add(&["--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]);
+    // Nothing is asked by DHCP. The gateway's address leads to the host's loopback here: the guard stands before it.
+    add(&["--no-dhcp", "--no-dhcpv6", "--no-ra"]);
     if guest_network(host).nameservers == [IpAddr::V4(DNS_IPV4)] {
         add(&["--dns-forward", &DNS_IPV4.to_string()]);
     }

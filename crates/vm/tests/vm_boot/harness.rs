@@ -203,6 +203,37 @@ impl Lab {
         Ok(launch(&plan, dir)?)
     }
 
+    /// A static program for the guest, built once from this source.
+    pub(crate) fn guest_program(&self, name: &str, source: &str) -> Option<Vec<u8>> {
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-guest");
+        fs::create_dir_all(&base).unwrap();
+        let lock = fs::File::create(base.join("lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let (program, text) = (base.join(name), base.join(format!("{name}.rs")));
+        if !program.exists() || fs::read_to_string(&text).ok().as_deref() != Some(source) {
+            let _ = fs::remove_file(&program);
+            fs::write(&text, source).unwrap();
+            let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+            let built = Command::new(rustc)
+                .args([
+                    "--edition=2024",
+                    "-O",
+                    "-C",
+                    "target-feature=+crt-static",
+                    "-C",
+                    "strip=symbols",
+                    "-o",
+                ])
+                .args([&program, &text])
+                .status();
+            assert!(
+                built.is_ok_and(|status| status.success()),
+                "rustc cannot build {name}"
+            );
+        }
+        fs::read(program).ok()
+    }
+
     /// Where run dirs are made.
     pub(crate) fn run_base(&self) -> PathBuf {
         self.dir.path().join("run")

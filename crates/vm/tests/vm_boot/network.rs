@@ -1,1 +1,323 @@
+//! User-mode networking end to end, in network namespaces that the test makes:
+//!
+//! ```text
+//!   namespace of the test (the "host")                      namespace "outside"
+//!   QEMU ═ guard ═ passt      v0 198.51.100.1 ─────────────── v1 198.51.100.2
+//!   lo: listeners on 127.0.0.1 and ::1                        listeners
+//! ```
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use firebuild_vm::Backend;
+use firebuild_vm::agent::AgentEvent;
+use firebuild_vm::capability::UserNetworking;
+use firebuild_vm::spec::{Network, PortPublish, Protocol, UserNetwork, VmSpec};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::harness::{Lab, Run, Words, drive, is_root};
+
+/// Set in the process that runs inside the namespace.
+const INSIDE: &str = "FIREBUILD_VM_TEST_NETNS";
+
+/// Runs this test again, alone, in a network namespace of its own; whether this is the run inside.
+fn in_namespace(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !is_root(test) {
+        return false;
+    }
+    let output = Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            &format!("network::{test}"),
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    false
+}
+
+/// The outside, as long as this lives.
+struct Outside(Child);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn shell(script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+impl Outside {
+    fn make() -> Self {
+        shell("ip link set lo up");
+        let holder = Command::new("unshare")
+            .args(["--net", "sleep", "600"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = holder.id();
+        let outside = Self(holder);
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        while std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap() == own {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        shell(&format!(
+            "ip link add v0 type veth peer name v1 netns {pid}\n\
+             ip addr add 198.51.100.1/24 dev v0; ip -6 addr add 2001:db8::1/64 dev v0 nodad; ip link set v0 up\n\
+             there() {{ nsenter --net=/proc/{pid}/ns/net \"$@\"; }}\n\
+             there ip addr add 198.51.100.2/24 dev v1; there ip -6 addr add 2001:db8::2/64 dev v1 nodad\n\
+             there ip link set v1 up; there ip link set lo up\n\
+             ip route add default via 198.51.100.2; ip -6 route add default via 2001:db8::2"
+        ));
+        outside
+    }
+
+    /// Listeners on this port of every address of the outside.
+    fn serve(&self, port: u16) {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        // The namespace belongs to the thread that makes the sockets.
+        std::thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            serve_on(SocketAddr::from(([0u16; 8], port)), "outside");
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+/// Answers words on TCP and UDP at this address, in threads of their own, with `NAME-tcp WORD`.
+fn serve_on(address: SocketAddr, name: &'static str) {
+    let listener = TcpListener::bind(address).unwrap();
+    let socket = UdpSocket::bind(address).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(
+                &[name.as_bytes(), b"-udp ", &buffer[..count]].concat(),
+                peer,
+            );
+        }
+    });
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut buffer = [0; 64];
+            let Ok(count) = stream.read(&mut buffer) else {
+                continue;
+            };
+            let _ = stream.write_all(&[name.as_bytes(), b"-tcp ", &buffer[..count]].concat());
+        }
+    });
+}
+
+fn ask_tcp(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"hi")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ask_udp(address: &str) -> std::io::Result<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    let own = if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(own)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.send_to(b"hi", address)?;
+    let mut buffer = [0; 64];
+    let count = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+const SET_UP: &str = "ip link set lo up; ip link set eth0 mtu 65520 up\n\
+    ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2\n\
+    ip -6 addr add fd00:fb::15/64 dev eth0; ip -6 route add default via fe80::fb:2 dev eth0; sleep 2\n\
+    cp /words/net /tmp/net; chmod 755 /tmp/net; net=/tmp/net\n";
+
+fn publish(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> PortPublish {
+    PortPublish {
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        guest_port: 7000,
+        protocol,
+    }
+}
+
+fn spec(lab: &Lab, script: &str, publish: Vec<PortPublish>) -> Option<VmSpec> {
+    let net = lab.guest_program("net", include_str!("guest/net.rs"))?;
+    let ready = Words::new().started();
+    let (ready, rest) = ready.flush();
+    let words = [("net", net), ("ready", ready), ("exit", rest.exit(0))];
+    let mut spec = lab.spec(&format!("{SET_UP}{script}"), &words);
+    spec.network = Network::User(UserNetwork { publish });
+    Some(spec)
+}
+
+fn assert_ended_well(lab: &Lab, run: &Run) {
+    assert!(run.error.is_none() && run.end.cleanup.is_empty(), "{run:?}");
+    lab.assert_nothing_left(&run.pids);
+}
+
+#[test]
+fn vm_reaches_the_outside_and_not_the_hosts_loopback() {
+    let test = "vm_reaches_the_outside_and_not_the_hosts_loopback";
+    if !in_namespace(test) {
+        return;
+    }
+    let Some(lab) = Lab::open(test) else { return };
+    let outside = Outside::make();
+    outside.serve(4000);
+    let backend = lab.backend(true);
+    if backend.passt.is_none() {
+        eprintln!("SKIP {test}: passt is not installed");
+        return;
+    }
+    assert_eq!(
+        backend.capabilities().user_network,
+        UserNetworking::Full { ipv6: true }
+    );
+    for address in ["127.0.0.1:4001", "[::1]:4001"] {
+        serve_on(address.parse().unwrap(), "LOOPBACK");
+    }
+    assert_eq!(ask_tcp("127.0.0.1:4001").unwrap(), "LOOPBACK-tcp hi");
+    // The second half takes the guest's own loopback away, so that such packets leave it by the interface.
+    let script = "for k in tcp udp; do for a in 198.51.100.2 [2001:db8::2]; do $net $k $a:4000; done; done\n\
+        for k in tcp udp; do for a in 10.0.2.2 10.0.2.3 198.51.100.1 [fe80::fb:2%2] [2001:db8::1]; do $net $k $a:4001; done; done\n\
+        ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null\n\
+        ip route add 127.0.0.0/8 via 10.0.2.2 src 10.0.2.15; ip -6 addr del ::1/128 dev lo; ip -6 route add ::1/128 via fe80::fb:2 dev eth0\n\
+        ip route get 127.0.0.1\n\
+        for k in tcp udp; do for a in 127.0.0.1 [::1]; do $net $k $a:4001; done; done\n\
+        say ready; say exit";
+    let run = drive(
+        lab.start(spec(&lab, script, Vec::new()).unwrap(), &backend),
+        |_, _, _| {},
+    );
+    assert_eq!(run.exit_code(), Some(0), "{run:?}");
+    let console = run.console();
+    for kind in ["tcp", "udp"] {
+        for address in ["198.51.100.2", "[2001:db8::2]"] {
+            let expected = format!("RESULT {kind} {address}:4000 outside-{kind} word");
+            assert!(console.contains(&expected), "no {expected:?} in\n{console}");
+        }
+    }
+    assert!(!console.contains("LOOPBACK"), "{console}");
+    assert_eq!(console.matches(":4001 none").count(), 14, "{console}");
+    // The packets did leave the guest.
+    assert!(
+        console.contains("127.0.0.1 via 10.0.2.2 dev eth0"),
+        "{console}"
+    );
+    assert_ended_well(&lab, &run);
+}
+
+#[test]
+fn vm_answers_on_published_ports() {
+    let test = "vm_answers_on_published_ports";
+    if !in_namespace(test) {
+        return;
+    }
+    let Some(lab) = Lab::open(test) else { return };
+    let _outside = Outside::make();
+    published(
+        &lab,
+        true,
+        &[
+            "127.0.0.1:8000",
+            "198.51.100.1:8000",
+            "127.0.0.1:80",
+            "[::1]:8443",
+        ],
+    );
+}
+
+#[test]
+fn vm_answers_on_published_ports_of_a_host_without_a_network() {
+    let test = "vm_answers_on_published_ports_of_a_host_without_a_network";
+    if !in_namespace(test) {
+        return;
+    }
+    let Some(lab) = Lab::open(test) else { return };
+    shell("ip link set lo up");
+    published(&lab, true, &["127.0.0.1:8000", "127.0.0.1:80"]);
+}
+
+#[test]
+fn vm_answers_on_published_ports_without_passt() {
+    let test = "vm_answers_on_published_ports_without_passt";
+    if !in_namespace(test) {
+        return;
+    }
+    let Some(lab) = Lab::open(test) else { return };
+    shell("ip link set lo up");
+    published(&lab, false, &["127.0.0.1:8000", "127.0.0.1:80"]);
+}
+
+/// Publishes 8000 on all IPv4 addresses, 80 on 127.0.0.1 and, if it is asked for, 8443 on all IPv6 addresses, and asks.
+fn published(lab: &Lab, passt: bool, addresses: &[&str]) {
+    let mut ports = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        ports.push(publish(None, 8000, protocol));
+        ports.push(publish(Some("127.0.0.1"), 80, protocol));
+        if addresses.contains(&"[::1]:8443") {
+            ports.push(publish(Some("::"), 8443, protocol));
+        }
+    }
+    serve_on("127.0.0.1:4001".parse().unwrap(), "LOOPBACK");
+    let script = "$net serve 7000 & sleep 0.5; $net tcp 10.0.2.2:4001; $net udp 10.0.2.2:4001; say ready\n\
+        read stop < /dev/console; sleep 20; say exit";
+    let backend = lab.backend(passt);
+    let machine = lab.start(spec(lab, script, ports.clone()).unwrap(), &backend);
+    let mut asked = 0;
+    let run = drive(machine, |event, _, machine| {
+        if !matches!(event, AgentEvent::Started { .. }) {
+            return;
+        }
+        for address in addresses {
+            let told =
+                |answer: std::io::Result<String>| answer.unwrap_or_else(|error| error.to_string());
+            assert_eq!(told(ask_tcp(address)), "guest-tcp hi", "{address}");
+            assert_eq!(told(ask_udp(address)), "guest-udp hi", "{address}");
+            asked += 1;
+        }
+        assert!(
+            ask_tcp("127.0.0.2:80").is_err(),
+            "only the address that was named"
+        );
+        assert!(!machine.network_lost());
+        machine.kill().unwrap();
+    });
+    assert_eq!(asked, addresses.len(), "{run:?}");
+    let console = run.console();
+    assert!(
+        !console.contains("LOOPBACK") && console.matches(":4001 none").count() == 2,
+        "{console}"
+    );
+    assert!(run.end.killed);
+    assert_ended_well(lab, &run);
+    // The ports are free again.
+    firebuild_vm::net::ports::check_free(&ports).unwrap();
+}

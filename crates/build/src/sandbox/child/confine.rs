@@ -37,30 +37,46 @@ pub(super) fn become_user(identity: &Identity, insecure: bool, scope: Scope) -> 
         let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(identity.uid)), None);
     }
     if !insecure {
-        caps::limit_bounding(CAPABILITIES).map_err(host("cannot limit the capabilities of the step"))?;
+        caps::limit_bounding(CAPABILITIES)
+            .map_err(host("cannot limit the capabilities of the step"))?;
     }
     let ids = |what: String| Failure::because(FailureKind::Ids, what);
     if scope == Scope::Single {
         // Groups cannot be set with one id; the caller's own are what there is.
         if identity.uid != 0 || identity.gid != 0 {
-            let message = format!("the step runs as {}:{}, and {NO_RANGE}", identity.uid, identity.gid);
+            let message = format!(
+                "the step runs as {}:{}, and {NO_RANGE}",
+                identity.uid, identity.gid
+            );
             return Err(Failure::new(FailureKind::Ids, message));
         }
     } else {
-        let groups: Vec<Gid> = identity.groups.iter().map(|group| Gid::from_raw(*group)).collect();
-        rustix::thread::set_thread_groups(&groups)
-            .map_err(ids(format!("the groups {:?} cannot be mapped", identity.groups)))?;
+        let groups: Vec<Gid> = identity
+            .groups
+            .iter()
+            .map(|group| Gid::from_raw(*group))
+            .collect();
+        rustix::thread::set_thread_groups(&groups).map_err(ids(format!(
+            "the groups {:?} cannot be mapped",
+            identity.groups
+        )))?;
     }
     let gid = Gid::from_raw(identity.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid)
         .map_err(ids(format!("the group {} cannot be mapped", identity.gid)))?;
     if !insecure {
-        syscalls::filter().apply().map_err(host("cannot install the filter of system calls"))?;
+        syscalls::filter()
+            .apply()
+            .map_err(host("cannot install the filter of system calls"))?;
     }
     let uid = Uid::from_raw(identity.uid);
     rustix::thread::set_thread_res_uid(uid, uid, uid)
         .map_err(ids(format!("the user {} cannot be mapped", identity.uid)))?;
     // Root keeps what the bounding set has; leaving uid 0 left everything.
-    let keep = if insecure { CapabilitySet::all() } else { CAPABILITIES };
+    let keep = if insecure {
+        CapabilitySet::all()
+    } else {
+        CAPABILITIES
+    };
     caps::limit_own(keep).map_err(host("cannot limit the capabilities of the step"))
 }

@@ -32,9 +32,13 @@ pub(super) fn mount(root: &mut Root, scope: Scope) -> Result<OwnedFd> {
     let tmpfs = filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], attributes)
         .map_err(host("cannot mount /dev for the step"))?;
     root.show(tmpfs, "/dev", Want::Directory)?;
-    let dev = super::place::find(root.fd.as_fd(), std::path::Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY)
-        .map_err(host("cannot open the step's /dev"))?
-        .ok_or_else(|| Failure::new(FailureKind::Host, "the step's /dev is not there"))?;
+    let dev = super::place::find(
+        root.fd.as_fd(),
+        std::path::Path::new("/dev"),
+        OFlags::RDONLY | OFlags::DIRECTORY,
+    )
+    .map_err(host("cannot open the step's /dev"))?
+    .ok_or_else(|| Failure::new(FailureKind::Host, "the step's /dev is not there"))?;
 
     for name in NODES {
         node(&dev, name)?;
@@ -43,7 +47,8 @@ pub(super) fn mount(root: &mut Root, scope: Scope) -> Result<OwnedFd> {
         symlinkat(target, &dev, name).map_err(host(format!("cannot make /dev/{name}")))?;
     }
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
-        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).map_err(host(format!("cannot make /dev/{name}")))?;
+        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode))
+            .map_err(host(format!("cannot make /dev/{name}")))?;
     }
 
     let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
@@ -52,9 +57,18 @@ pub(super) fn mount(root: &mut Root, scope: Scope) -> Result<OwnedFd> {
         options.push(("gid", "5"));
     }
     let attributes = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
-    below(&dev, "pts", filesystem("devpts", &options, attributes).map_err(host("cannot mount /dev/pts for the step"))?)?;
+    below(
+        &dev,
+        "pts",
+        filesystem("devpts", &options, attributes)
+            .map_err(host("cannot mount /dev/pts for the step"))?,
+    )?;
     let shm = filesystem("tmpfs", &[("mode", "1777"), ("size", "65536k")], RESTRICTED);
-    below(&dev, "shm", shm.map_err(host("cannot mount /dev/shm for the step"))?)?;
+    below(
+        &dev,
+        "shm",
+        shm.map_err(host("cannot mount /dev/shm for the step"))?,
+    )?;
     // A kernel without POSIX message queues has nobody who misses them.
     if let Ok(mqueue) = filesystem("mqueue", &[], RESTRICTED) {
         below(&dev, "mqueue", mqueue)?;
@@ -63,8 +77,13 @@ pub(super) fn mount(root: &mut Root, scope: Scope) -> Result<OwnedFd> {
 }
 
 fn below(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<()> {
-    let place = openat(dev, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .map_err(host(format!("cannot open /dev/{name}")))?;
+    let place = openat(
+        dev,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(host(format!("cannot open /dev/{name}")))?;
     attach(mount, place).map_err(host(format!("cannot mount at /dev/{name}")))
 }
 
@@ -72,18 +91,33 @@ fn below(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<()> {
 /// runs as the host's root can make and use any device.
 fn node(dev: &OwnedFd, name: &str) -> Result<()> {
     let path = format!("/dev/{name}");
-    let original = openat(CWD, path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(host(format!("cannot open the host's {path}")))?;
-    let mount = copy_of(&original, false).map_err(host(format!("cannot show {path} to the step")))?;
+    let original = openat(
+        CWD,
+        path.as_str(),
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(host(format!("cannot open the host's {path}")))?;
+    let mount =
+        copy_of(&original, false).map_err(host(format!("cannot show {path} to the step")))?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(dev, name, flags, Mode::from_raw_mode(0o666)).map_err(host(format!("cannot make a place for {path}")))?;
+    openat(dev, name, flags, Mode::from_raw_mode(0o666))
+        .map_err(host(format!("cannot make a place for {path}")))?;
     below(dev, name, mount)
 }
 
 /// Writes a file below `/dev/pipes`, where a heredoc's script is found by the command that was made for it.
 pub(super) fn put_pipe_file(dev: &OwnedFd, path: &str, data: &[u8], mode: u32) -> Result<()> {
-    let wrong = || Failure::new(FailureKind::Step, format!("a file for the step has to be right below /dev/pipes: {path}"));
-    let name = path.strip_prefix("/dev/pipes/").filter(|name| !name.contains('/')).ok_or_else(wrong)?;
+    let wrong = || {
+        Failure::new(
+            FailureKind::Step,
+            format!("a file for the step has to be right below /dev/pipes: {path}"),
+        )
+    };
+    let name = path
+        .strip_prefix("/dev/pipes/")
+        .filter(|name| !name.contains('/'))
+        .ok_or_else(wrong)?;
     if name.is_empty() || name == "." || name == ".." {
         return Err(wrong());
     }
@@ -92,8 +126,13 @@ pub(super) fn put_pipe_file(dev: &OwnedFd, path: &str, data: &[u8], mode: u32) -
         Err(error) => return Err(host("cannot make /dev/pipes")(error)),
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(dev, format!("pipes/{name}"), flags, Mode::from_raw_mode(mode & 0o7777))
-        .map_err(host(format!("cannot make {path}")))?;
+    let file = openat(
+        dev,
+        format!("pipes/{name}"),
+        flags,
+        Mode::from_raw_mode(mode & 0o7777),
+    )
+    .map_err(host(format!("cannot make {path}")))?;
     write_all(file, data).map_err(host(format!("cannot write {path}")))
 }
 
@@ -106,13 +145,25 @@ fn write_all(file: OwnedFd, data: &[u8]) -> std::io::Result<()> {
 const PASSING: &str = ".file";
 
 /// A mount of one file with this content, which has a name in `/dev` until [`forget_file`].
-pub(super) fn file_in_memory(dev: &OwnedFd, data: &[u8], mode: u32, owner: (u32, u32)) -> Result<OwnedFd> {
+pub(super) fn file_in_memory(
+    dev: &OwnedFd,
+    data: &[u8],
+    mode: u32,
+    owner: (u32, u32),
+) -> Result<OwnedFd> {
     let fail = "cannot make a file in memory for the step";
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dev, PASSING, flags, Mode::from_raw_mode(0o600)).map_err(host(fail))?;
     if owner != (0, 0) {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
-            .map_err(Failure::because(FailureKind::Ids, format!("no user {}:{} can be given a file", owner.0, owner.1)))?;
+        rustix::fs::fchown(
+            &file,
+            Some(Uid::from_raw(owner.0)),
+            Some(Gid::from_raw(owner.1)),
+        )
+        .map_err(Failure::because(
+            FailureKind::Ids,
+            format!("no user {}:{} can be given a file", owner.0, owner.1),
+        ))?;
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)).map_err(host(fail))?;
     let mount = copy_of(&file, false).map_err(host(fail))?;

@@ -19,8 +19,13 @@ use crate::sandbox::job::{Ask, Failure, FailureKind, Reply, Scope, UnpackJob};
 use crate::sandbox::skipped;
 use crate::sandbox::wire::{Kind, Link, MAX_FDS};
 
+#[allow(clippy::needless_pass_by_value)] // For map_err.
 fn gone(error: io::Error) -> Failure {
-    Failure::caused(FailureKind::Cancelled, "nobody waits for the sandbox", &error)
+    Failure::caused(
+        FailureKind::Cancelled,
+        "nobody waits for the sandbox",
+        &error,
+    )
 }
 
 /// Makes the files of a layer, which is received, and says what could not be made.
@@ -34,25 +39,55 @@ pub(super) fn unpack(link: &Link, job: &UnpackJob, scope: Scope) -> Result<()> {
         match frame {
             Some(frame) if frame.kind == Kind::Entries && frame.body.is_empty() => break,
             Some(frame) if frame.kind == Kind::Entries => {
-                layer.entries.extend(codec::decode(&frame.body).map_err(gone)?);
+                layer
+                    .entries
+                    .extend(codec::decode(&frame.body).map_err(gone)?);
             }
-            _ => return Err(Failure::new(FailureKind::Cancelled, "the sandbox was given up while it unpacked")),
+            _ => {
+                return Err(Failure::new(
+                    FailureKind::Cancelled,
+                    "the sandbox was given up while it unpacked",
+                ));
+            }
         }
     }
     let directory = &job.directory;
     match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(base(format!("cannot make the snapshot {}", directory.display()))(error)),
+        Err(error) => {
+            return Err(base(format!(
+                "cannot make the snapshot {}",
+                directory.display()
+            ))(error));
+        }
     }
-    let root = open_root(directory).map_err(base(format!("cannot open the snapshot {}", directory.display())))?;
-    let contents = Blobs { directory: job.blobs.clone(), open: Mutex::default() };
+    let root = open_root(directory).map_err(base(format!(
+        "cannot open the snapshot {}",
+        directory.display()
+    )))?;
+    let contents = Blobs {
+        directory: job.blobs.clone(),
+        open: Mutex::default(),
+    };
     let options = match scope {
-        Scope::Host => UnpackOptions { unmapped: Unmapped::Refuse, marks: Marks::Trusted },
-        Scope::Mapped | Scope::Single => UnpackOptions { unmapped: Unmapped::SquashToRoot, marks: Marks::User },
+        Scope::Host => UnpackOptions {
+            unmapped: Unmapped::Refuse,
+            marks: Marks::Trusted,
+        },
+        Scope::Mapped | Scope::Single => UnpackOptions {
+            unmapped: Unmapped::SquashToRoot,
+            marks: Marks::User,
+        },
     };
     let missing = unpack_layer(&layer, &contents, root.as_fd(), &options)
         .map_err(base(format!("cannot unpack into {}", directory.display())))?;
-    link.say(&Reply::Unpacked { skipped: skipped::to_text(&missing) }, &[]).map_err(gone)
+    link.say(
+        &Reply::Unpacked {
+            skipped: skipped::to_text(&missing),
+        },
+        &[],
+    )
+    .map_err(gone)
 }
 
 /// Blobs of the store, opened by their digest.
@@ -88,8 +123,10 @@ impl Contents for Blobs {
 
 /// Tells what a directory holds, then hands out its files until the parent has seen enough.
 pub(super) fn capture(link: &Link, upper: &OwnedFd) -> Result<()> {
-    let tree = walk(upper.as_fd(), WalkOptions::default())
-        .map_err(Failure::because(FailureKind::Layer, "cannot read what the step has changed"))?;
+    let tree = walk(upper.as_fd(), WalkOptions::default()).map_err(Failure::because(
+        FailureKind::Layer,
+        "cannot read what the step has changed",
+    ))?;
     codec::send(link, &Layer::of_tree(&tree)).map_err(gone)?;
     drop(tree);
     link.say(&Reply::Captured, &[]).map_err(gone)?;
@@ -97,7 +134,12 @@ pub(super) fn capture(link: &Link, upper: &OwnedFd) -> Result<()> {
         match link.hear::<Ask>().map_err(gone)? {
             Some((Ask::Open(paths), _)) => hand_out(link, upper.as_fd(), &paths)?,
             Some((Ask::Finish, _)) => return Ok(()),
-            None => return Err(Failure::new(FailureKind::Cancelled, "the sandbox was given up")),
+            None => {
+                return Err(Failure::new(
+                    FailureKind::Cancelled,
+                    "the sandbox was given up",
+                ));
+            }
         }
     }
 }
@@ -107,10 +149,15 @@ fn hand_out(link: &Link, upper: BorrowedFd<'_>, paths: &[Vec<u8>]) -> Result<()>
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut fds = Vec::with_capacity(MAX_FDS);
     for path in paths.iter().take(MAX_FDS) {
-        let fd = openat2(upper, path.as_slice(), flags, Mode::empty(), resolve).map_err(Failure::because(
-            FailureKind::Layer,
-            format!("cannot open {} of the step's changes", String::from_utf8_lossy(path)),
-        ))?;
+        let fd = openat2(upper, path.as_slice(), flags, Mode::empty(), resolve).map_err(
+            Failure::because(
+                FailureKind::Layer,
+                format!(
+                    "cannot open {} of the step's changes",
+                    String::from_utf8_lossy(path)
+                ),
+            ),
+        )?;
         fds.push(fd);
     }
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();

@@ -18,14 +18,26 @@ pub(super) struct Upper<'a> {
 
 /// Opens a directory as a place, without reading it.
 pub(super) fn open_directory(path: &Path, kind: FailureKind) -> Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Failure::because(kind, format!("cannot open {}", path.display())))
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(Failure::because(
+        kind,
+        format!("cannot open {}", path.display()),
+    ))
 }
 
 /// The options that keep an upper directory readable as a change set: no redirects, no files without data, no index.
 fn options(scope: Scope) -> Vec<(&'static str, &'static str)> {
     match scope {
-        Scope::Host => vec![("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")],
+        Scope::Host => vec![
+            ("redirect_dir", "off"),
+            ("metacopy", "off"),
+            ("index", "off"),
+        ],
         // In a user namespace overlayfs may not use trusted attributes. Those of the user it does not trust, so it does
         // neither redirects nor files without data, and refuses to be told so.
         Scope::Mapped | Scope::Single => vec![("userxattr", ""), ("index", "off")],
@@ -45,9 +57,15 @@ pub(super) fn mount(
     scope: Scope,
     devices: bool,
 ) -> Result<()> {
-    let attributes = if devices { Attributes::empty() } else { Attributes::MOUNT_ATTR_NODEV };
-    let lowers: Vec<OwnedFd> =
-        lowers.iter().map(|path| open_directory(path, FailureKind::Base)).collect::<Result<_>>()?;
+    let attributes = if devices {
+        Attributes::empty()
+    } else {
+        Attributes::MOUNT_ATTR_NODEV
+    };
+    let lowers: Vec<OwnedFd> = lowers
+        .iter()
+        .map(|path| open_directory(path, FailureKind::Base))
+        .collect::<Result<_>>()?;
     let upper = match upper {
         Some(upper) => Some((
             open_directory(upper.files, FailureKind::Host)?,
@@ -60,7 +78,9 @@ pub(super) fn mount(
         // An overlay wants two directories; the same one twice is the same.
         names.push(names[0].clone());
     }
-    let upper = upper.as_ref().map(|(files, work)| (name(files), name(work)));
+    let upper = upper
+        .as_ref()
+        .map(|(files, work)| (name(files), name(work)));
 
     // What a step writes is worth nothing after a power cut, so nothing of it is synced to the disk meanwhile.
     let mut options = options(scope);
@@ -79,11 +99,18 @@ pub(super) fn mount(
     match result {
         Ok(mount) => {
             let place = open_directory(at, FailureKind::Host)?;
-            firebuild_sys::mount::attach(mount, place)
-                .map_err(Failure::because(FailureKind::Host, format!("cannot mount at {}", at.display())))
+            firebuild_sys::mount::attach(mount, place).map_err(Failure::because(
+                FailureKind::Host,
+                format!("cannot mount at {}", at.display()),
+            ))
         }
-        Err(error) => old_api(&names, upper.as_ref(), &options, at, devices)
-            .map_err(|_| Failure::caused(FailureKind::NoOverlay, "cannot mount an overlay of snapshots", &error)),
+        Err(error) => old_api(&names, upper.as_ref(), &options, at, devices).map_err(|_| {
+            Failure::caused(
+                FailureKind::NoOverlay,
+                "cannot mount an overlay of snapshots",
+                &error,
+            )
+        }),
     }
 }
 
@@ -100,7 +127,11 @@ fn new_api(
     let overlay = NewFilesystem::new("overlay")?;
     overlay.set("source", "overlay")?;
     for (key, value) in options {
-        if value.is_empty() { overlay.set_flag(key)? } else { overlay.set(key, value)? }
+        if value.is_empty() {
+            overlay.set_flag(key)?
+        } else {
+            overlay.set(key, value)?
+        }
     }
     for lower in lowers {
         overlay.set("lowerdir+", lower)?;
@@ -133,6 +164,10 @@ fn old_api(
         }
     }
     let data = std::ffi::CString::new(data).map_err(|_| rustix::io::Errno::INVAL)?;
-    let flags = if devices { MountFlags::empty() } else { MountFlags::NODEV };
+    let flags = if devices {
+        MountFlags::empty()
+    } else {
+        MountFlags::NODEV
+    };
     rustix::mount::mount("overlay", at, "overlay", flags, data.as_c_str())
 }

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, fstat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, fstat, openat2, readlinkat, statat,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,19 +46,34 @@ pub(super) struct Moment(pub(super) i64, pub(super) i64);
 impl Moment {
     pub(super) fn of(directory: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let stat = fstat(directory)?;
-        Ok(Self(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+        Ok(Self(
+            stat.st_mtime,
+            i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        ))
     }
 
     pub(super) fn timespec(self) -> Timespec {
-        Timespec { tv_sec: self.0, tv_nsec: self.1 }
+        Timespec {
+            tv_sec: self.0,
+            tv_nsec: self.1,
+        }
     }
 }
 
 /// Opens what is at `path` in `root`, all links followed inside of it. `None` when there is nothing.
-pub(super) fn find(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
+pub(super) fn find(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<Option<OwnedFd>> {
     let path = relative(path);
-    match openat2(root, &path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-    {
+    match openat2(
+        root,
+        &path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    ) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
@@ -66,13 +83,26 @@ pub(super) fn find(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::
 /// A path without the leading slash, and `.` for the root.
 fn relative(path: &Path) -> PathBuf {
     let path = path.strip_prefix("/").unwrap_or(path);
-    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() }
+    if path.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Opens (`O_PATH`) what is at `path` in `root` and makes it when it is missing, with the directories on the way.
-pub(super) fn make(root: BorrowedFd<'_>, path: &Path, want: Want, stubs: &mut Vec<Stub>) -> Result<OwnedFd> {
+pub(super) fn make(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    want: Want,
+    stubs: &mut Vec<Stub>,
+) -> Result<OwnedFd> {
     let fail = |message: &str, error: Errno| {
-        Failure::caused(FailureKind::Step, format!("cannot mount at {}: {message}", path.display()), &error)
+        Failure::caused(
+            FailureKind::Step,
+            format!("cannot mount at {}: {message}", path.display()),
+            &error,
+        )
     };
     // The rest of the way, last component first; `at` is where we are, never through a link.
     let mut todo: Vec<Vec<u8>> = components(path.as_os_str().as_bytes());
@@ -101,18 +131,30 @@ pub(super) fn make(root: BorrowedFd<'_>, path: &Path, want: Want, stubs: &mut Ve
             }
             Ok(_) => {}
             Err(Errno::NOENT) => {
-                let before = Moment::of(here).map_err(|error| fail("cannot look at its directory", error))?;
+                let before = Moment::of(here)
+                    .map_err(|error| fail("cannot look at its directory", error))?;
                 let directory = !last || want == Want::Directory;
                 if directory {
                     rustix::fs::mkdirat(here, name.as_slice(), Mode::from_raw_mode(0o755))
                 } else {
                     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    rustix::fs::openat(here, name.as_slice(), flags, Mode::from_raw_mode(0o644)).map(drop)
+                    rustix::fs::openat(here, name.as_slice(), flags, Mode::from_raw_mode(0o644))
+                        .map(drop)
                 }
                 .map_err(|error| fail("cannot make a place for it", error))?;
-                let after = Moment::of(here).map_err(|error| fail("cannot look at its directory", error))?;
-                let path = at.iter().map(|(name, _)| name).chain([&name]).fold(Vec::new(), joined);
-                stubs.push(Stub { path, directory, before, after });
+                let after = Moment::of(here)
+                    .map_err(|error| fail("cannot look at its directory", error))?;
+                let path = at
+                    .iter()
+                    .map(|(name, _)| name)
+                    .chain([&name])
+                    .fold(Vec::new(), joined);
+                stubs.push(Stub {
+                    path,
+                    directory,
+                    before,
+                    after,
+                });
             }
             Err(error) => return Err(fail("cannot look at the way to it", error)),
         }
@@ -156,25 +198,37 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
 pub(super) fn remove_stubs(upper: BorrowedFd<'_>, stubs: &[Stub]) {
     for stub in stubs.iter().rev() {
         let path = Path::new(OsStr::from_bytes(&stub.path));
-        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { continue };
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            continue;
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let Ok(directory) = openat2(upper, &relative(parent), flags, Mode::empty(), resolve) else { continue };
+        let Ok(directory) = openat2(upper, relative(parent), flags, Mode::empty(), resolve) else {
+            continue;
+        };
         let untouched = Moment::of(directory.as_fd()).is_ok_and(|time| time == stub.after);
         let removed = if stub.directory {
             rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR)
         } else {
             match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if stat.st_size == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Ok(stat)
+                    if stat.st_size == 0
+                        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile =>
+                {
                     rustix::fs::unlinkat(&directory, name, AtFlags::empty())
                 }
                 _ => continue,
             }
         };
         if removed.is_ok() && untouched {
-            let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-            let times =
-                rustix::fs::Timestamps { last_access: omit, last_modification: stub.before.timespec() };
+            let omit = Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_OMIT,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: omit,
+                last_modification: stub.before.timespec(),
+            };
             let _ = rustix::fs::futimens(&directory, &times);
         }
     }
@@ -200,18 +254,42 @@ mod tests {
         let (directory, root) = setup();
         let path = directory.path();
         fs_err::create_dir_all(path.join("etc")).unwrap();
-        std::os::unix::fs::symlink("/../../run/systemd/resolv.conf", path.join("etc/resolv.conf")).unwrap();
+        std::os::unix::fs::symlink(
+            "/../../run/systemd/resolv.conf",
+            path.join("etc/resolv.conf"),
+        )
+        .unwrap();
         std::os::unix::fs::symlink("etc", path.join("e")).unwrap();
         let before = fs_err::metadata(path).unwrap().modified().unwrap();
 
         let mut stubs = Vec::new();
-        make(root.as_fd(), Path::new("/e/resolv.conf"), Want::File, &mut stubs).unwrap();
+        make(
+            root.as_fd(),
+            Path::new("/e/resolv.conf"),
+            Want::File,
+            &mut stubs,
+        )
+        .unwrap();
         assert!(path.join("run/systemd/resolv.conf").is_file());
         assert_eq!(stubs.len(), 3);
-        make(root.as_fd(), Path::new("/e/resolv.conf"), Want::File, &mut stubs).unwrap();
+        make(
+            root.as_fd(),
+            Path::new("/e/resolv.conf"),
+            Want::File,
+            &mut stubs,
+        )
+        .unwrap();
         assert_eq!(stubs.len(), 3, "what is there is not made again");
-        assert!(find(root.as_fd(), Path::new("/e/resolv.conf"), OFlags::PATH).unwrap().is_some());
-        assert!(find(root.as_fd(), Path::new("/e/nothing"), OFlags::PATH).unwrap().is_none());
+        assert!(
+            find(root.as_fd(), Path::new("/e/resolv.conf"), OFlags::PATH)
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            find(root.as_fd(), Path::new("/e/nothing"), OFlags::PATH)
+                .unwrap()
+                .is_none()
+        );
 
         remove_stubs(root.as_fd(), &stubs);
         assert!(!path.join("run").exists());
@@ -223,7 +301,13 @@ mod tests {
         let (directory, root) = setup();
         let path = directory.path();
         let mut stubs = Vec::new();
-        make(root.as_fd(), Path::new("/a/b/c"), Want::Directory, &mut stubs).unwrap();
+        make(
+            root.as_fd(),
+            Path::new("/a/b/c"),
+            Want::Directory,
+            &mut stubs,
+        )
+        .unwrap();
         make(root.as_fd(), Path::new("/a/f"), Want::File, &mut stubs).unwrap();
         fs_err::write(path.join("a/f"), "x").unwrap();
         remove_stubs(root.as_fd(), &stubs);
@@ -237,7 +321,13 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         fs_err::write(outside.path().join("hosts"), "").unwrap();
         let mut stubs = Vec::new();
-        make(root.as_fd(), Path::new("/etc/hosts"), Want::File, &mut stubs).unwrap();
+        make(
+            root.as_fd(),
+            Path::new("/etc/hosts"),
+            Want::File,
+            &mut stubs,
+        )
+        .unwrap();
         fs_err::rename(directory.path().join("etc"), directory.path().join("old")).unwrap();
         std::os::unix::fs::symlink(outside.path(), directory.path().join("etc")).unwrap();
         remove_stubs(root.as_fd(), &stubs);
@@ -250,8 +340,24 @@ mod tests {
         std::os::unix::fs::symlink("loop", directory.path().join("loop")).unwrap();
         fs_err::write(directory.path().join("file"), "").unwrap();
         let mut stubs = Vec::new();
-        assert!(make(root.as_fd(), Path::new("/loop/x"), Want::Directory, &mut stubs).is_err());
-        assert!(make(root.as_fd(), Path::new("/file/x"), Want::Directory, &mut stubs).is_err());
+        assert!(
+            make(
+                root.as_fd(),
+                Path::new("/loop/x"),
+                Want::Directory,
+                &mut stubs
+            )
+            .is_err()
+        );
+        assert!(
+            make(
+                root.as_fd(),
+                Path::new("/file/x"),
+                Want::Directory,
+                &mut stubs
+            )
+            .is_err()
+        );
         assert!(stubs.is_empty());
     }
 }

@@ -29,15 +29,27 @@ pub(super) fn prepare(job: &StepJob, root: &Root, scope: Scope) -> Result<Progra
     let program = program(job, &identity)?;
     root::enter(root)?;
     if !job.hostname.is_empty() {
-        rustix::system::sethostname(job.hostname.as_bytes())
-            .map_err(Failure::because(FailureKind::Step, format!("cannot set the host name {:?}", job.hostname)))?;
+        rustix::system::sethostname(job.hostname.as_bytes()).map_err(Failure::because(
+            FailureKind::Step,
+            format!("cannot set the host name {:?}", job.hostname),
+        ))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let cwd = if job.cwd.is_empty() { "/" } else { job.cwd.as_str() };
+    let cwd = if job.cwd.is_empty() {
+        "/"
+    } else {
+        job.cwd.as_str()
+    };
     fs_err::create_dir_all(cwd)
         .and_then(|()| rustix::process::chdir(cwd).map_err(io::Error::from))
-        .map_err(Failure::because(FailureKind::Step, format!("cannot go to the working directory {cwd}")))?;
-    rustix::process::setsid().map_err(Failure::because(FailureKind::Host, "cannot make a session for the step"))?;
+        .map_err(Failure::because(
+            FailureKind::Step,
+            format!("cannot go to the working directory {cwd}"),
+        ))?;
+    rustix::process::setsid().map_err(Failure::because(
+        FailureKind::Host,
+        "cannot make a session for the step",
+    ))?;
     confine::become_user(&identity, job.insecure, scope)?;
     Ok(program)
 }
@@ -71,16 +83,20 @@ fn describe(error: &io::Error) -> String {
 fn identity(job: &StepJob, root: &Root) -> Result<Identity> {
     let read = |path| root::read_file(root.fd.as_fd(), path, MAX_FILE + 1);
     let accounts = Accounts::parse(read("etc/passwd").as_deref(), read("etc/group").as_deref());
-    accounts
-        .resolve_user(&job.user)
-        .map_err(Failure::because(FailureKind::Step, format!("cannot run the step as {:?}", job.user)))
+    accounts.resolve_user(&job.user).map_err(Failure::because(
+        FailureKind::Step,
+        format!("cannot run the step as {:?}", job.user),
+    ))
 }
 
 fn program(job: &StepJob, identity: &Identity) -> Result<Program> {
     let string = |bytes: Vec<u8>| {
         CString::new(bytes).map_err(|error| {
             let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
-            Failure::new(FailureKind::Step, format!("a NUL byte cannot be in an argument or a variable: {text:?}"))
+            Failure::new(
+                FailureKind::Step,
+                format!("a NUL byte cannot be in an argument or a variable: {text:?}"),
+            )
         })
     };
     let mut variables: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
@@ -88,12 +104,25 @@ fn program(job: &StepJob, identity: &Identity) -> Result<Program> {
         set(&mut variables, name.as_bytes(), value.as_bytes());
     }
     if !variables.iter().any(|(name, _)| name == b"HOME") {
-        set(&mut variables, b"HOME", identity.home.as_os_str().as_bytes());
+        set(
+            &mut variables,
+            b"HOME",
+            identity.home.as_os_str().as_bytes(),
+        );
     }
-    let path = variables.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value.clone());
-    let env =
-        variables.into_iter().map(|(name, value)| string([name, value].join(&b'='))).collect::<Result<_>>()?;
-    let argv: Vec<CString> = job.argv.iter().map(|word| string(word.clone().into_bytes())).collect::<Result<_>>()?;
+    let path = variables
+        .iter()
+        .find(|(name, _)| name == b"PATH")
+        .map(|(_, value)| value.clone());
+    let env = variables
+        .into_iter()
+        .map(|(name, value)| string([name, value].join(&b'=')))
+        .collect::<Result<_>>()?;
+    let argv: Vec<CString> = job
+        .argv
+        .iter()
+        .map(|word| string(word.clone().into_bytes()))
+        .collect::<Result<_>>()?;
     if argv.is_empty() {
         return Err(Failure::new(FailureKind::Step, "the step has no command"));
     }
@@ -116,12 +145,18 @@ fn find(name: &CString, path: &OsString) -> Option<CString> {
     if name.as_bytes().is_empty() {
         return None;
     }
-    path.as_bytes().split(|byte| *byte == b':').find_map(|directory| {
-        let directory = if directory.is_empty() { b"." } else { directory };
-        let candidate = CString::new([directory, name.as_bytes()].join(&b'/')).ok()?;
-        let stat = statat(CWD, &candidate, AtFlags::empty()).ok()?;
-        let usable = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && accessat(CWD, &candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
-        usable.then_some(candidate)
-    })
+    path.as_bytes()
+        .split(|byte| *byte == b':')
+        .find_map(|directory| {
+            let directory = if directory.is_empty() {
+                b"."
+            } else {
+                directory
+            };
+            let candidate = CString::new([directory, name.as_bytes()].join(&b'/')).ok()?;
+            let stat = statat(CWD, &candidate, AtFlags::empty()).ok()?;
+            let usable = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                && accessat(CWD, &candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+            usable.then_some(candidate)
+        })
 }

@@ -50,15 +50,27 @@ fn empty(top: &OwnedFd) -> io::Result<()> {
             Some(name) => {
                 let to = format!(".removed-{moved}");
                 moved += 1;
-                match rustix::fs::renameat_with(here, name.as_slice(), top, to.as_str(), RenameFlags::NOREPLACE) {
+                match rustix::fs::renameat_with(
+                    here,
+                    name.as_slice(),
+                    top,
+                    to.as_str(),
+                    RenameFlags::NOREPLACE,
+                ) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
             None => {
-                let Some((name, _)) = stack.pop() else { return Ok(()) };
+                let Some((name, _)) = stack.pop() else {
+                    return Ok(());
+                };
                 let parent = stack.last().map_or(top.as_fd(), |(_, fd)| fd.as_fd());
-                ignore_gone(rustix::fs::unlinkat(parent, name.as_slice(), AtFlags::REMOVEDIR))?;
+                ignore_gone(rustix::fs::unlinkat(
+                    parent,
+                    name.as_slice(),
+                    AtFlags::REMOVEDIR,
+                ))?;
             }
         }
     }
@@ -117,7 +129,8 @@ mod tests {
             if level % 500 == 0 {
                 rustix::fs::symlinkat("/etc", at.as_fd(), "link").unwrap();
             }
-            at = rustix::fs::openat(at.as_fd(), "deep-directory", super::flags(), Mode::empty()).unwrap();
+            at = rustix::fs::openat(at.as_fd(), "deep-directory", super::flags(), Mode::empty())
+                .unwrap();
         }
         for number in 0..2000 {
             fs_err::write(top.join(format!("file-{number}")), "").unwrap();

@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use firebuild_sys::mount::{Attributes, Propagation, RESTRICTED, attach, copy_of, filesystem, set_attributes};
+use firebuild_sys::mount::{
+    Attributes, Propagation, RESTRICTED, attach, copy_of, filesystem, set_attributes,
+};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
@@ -30,7 +32,13 @@ const MASKED: [&str; 11] = [
 ];
 
 /// What of `/proc` a step cannot write.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 fn host<E: std::error::Error>(message: impl Into<String>) -> impl FnOnce(E) -> Failure {
     Failure::because(FailureKind::Host, message)
@@ -45,26 +53,57 @@ pub(super) struct Root {
 
 /// Builds the root in the mount namespace of the caller, which is its own already.
 pub(super) fn build(job: &StepJob, scope: Scope) -> Result<Root> {
-    let slash = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(host("cannot open the host's root"))?;
-    set_attributes(slash.as_fd(), c"", true, Attributes::empty(), Some(Propagation::Private))
-        .map_err(host("cannot separate the step's mounts from the host's"))?;
+    let slash = rustix::fs::openat(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(host("cannot open the host's root"))?;
+    set_attributes(
+        slash.as_fd(),
+        c"",
+        true,
+        Attributes::empty(),
+        Some(Propagation::Private),
+    )
+    .map_err(host("cannot separate the step's mounts from the host's"))?;
 
     let at = job.root.directory.join(MOUNTPOINT);
     let upper = job.root.directory.join(UPPER);
     if job.root.copy {
         let files = overlay::open_directory(&upper, FailureKind::Host)?;
-        let mount = copy_of(&files, false).map_err(host("cannot make a mount of the step's root"))?;
+        let mount =
+            copy_of(&files, false).map_err(host("cannot make a mount of the step's root"))?;
         if !job.insecure {
-            set_attributes(mount.as_fd(), c"", false, Attributes::MOUNT_ATTR_NODEV, None)
-                .map_err(host("cannot protect the step's root"))?;
+            set_attributes(
+                mount.as_fd(),
+                c"",
+                false,
+                Attributes::MOUNT_ATTR_NODEV,
+                None,
+            )
+            .map_err(host("cannot protect the step's root"))?;
         }
-        attach(mount, overlay::open_directory(&at, FailureKind::Host)?).map_err(host("cannot mount the step's root"))?;
+        attach(mount, overlay::open_directory(&at, FailureKind::Host)?)
+            .map_err(host("cannot mount the step's root"))?;
     } else {
         let work = job.root.directory.join(WORK);
-        overlay::mount(&job.root.lowers, Some(&Upper { files: &upper, work: &work }), &at, scope, job.insecure)?;
+        overlay::mount(
+            &job.root.lowers,
+            Some(&Upper {
+                files: &upper,
+                work: &work,
+            }),
+            &at,
+            scope,
+            job.insecure,
+        )?;
     }
-    let mut root = Root { fd: overlay::open_directory(&at, FailureKind::Host)?, stubs: Vec::new() };
+    let mut root = Root {
+        fd: overlay::open_directory(&at, FailureKind::Host)?,
+        stubs: Vec::new(),
+    };
 
     root.proc()?;
     root.sys(job.insecure)?;
@@ -73,7 +112,14 @@ pub(super) fn build(job: &StepJob, scope: Scope) -> Result<Root> {
         devices::put_pipe_file(&dev, path, data, *mode)?;
     }
     root.file(&dev, "/etc/hosts", &job.hosts, 0o644, (0, 0), true)?;
-    root.file(&dev, "/etc/resolv.conf", &job.resolv_conf, 0o644, (0, 0), true)?;
+    root.file(
+        &dev,
+        "/etc/resolv.conf",
+        &job.resolv_conf,
+        0o644,
+        (0, 0),
+        true,
+    )?;
     for mount in &job.mounts {
         root.step_mount(&dev, mount, scope)?;
     }
@@ -87,7 +133,10 @@ impl Root {
     /// Shows a mount at a path in the root.
     pub(super) fn show(&mut self, mount: impl AsFd, path: &str, want: Want) -> Result<()> {
         let place = place::make(self.fd.as_fd(), Path::new(path), want, &mut self.stubs)?;
-        attach(mount, place).map_err(Failure::because(FailureKind::Step, format!("cannot mount at {path}")))
+        attach(mount, place).map_err(Failure::because(
+            FailureKind::Step,
+            format!("cannot mount at {path}"),
+        ))
     }
 
     fn proc(&mut self) -> Result<()> {
@@ -143,23 +192,40 @@ impl Root {
     fn step_mount(&mut self, dev: &OwnedFd, mount: &MountJob, scope: Scope) -> Result<()> {
         let target = mount.target.as_str();
         let made = match &mount.kind {
-            MountJobKind::Bind { lowers, source, directory } => {
-                bind_of_snapshots(lowers, source, directory, mount, scope)?
-            }
-            MountJobKind::Directory { path, mode, uid, gid } => cache(path, *mode, *uid, *gid)?,
+            MountJobKind::Bind {
+                lowers,
+                source,
+                directory,
+            } => bind_of_snapshots(lowers, source, directory, mount, scope)?,
+            MountJobKind::Directory {
+                path,
+                mode,
+                uid,
+                gid,
+            } => cache(path, *mode, *uid, *gid)?,
             MountJobKind::Tmpfs { size } => {
                 let size = size.map(|bytes| bytes.to_string());
                 let mut options = vec![("mode", "1777")];
                 options.extend(size.as_deref().map(|size| ("size", size)));
                 let attributes = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
-                filesystem("tmpfs", &options, attributes).map_err(host(format!("cannot mount memory at {target}")))?
+                filesystem("tmpfs", &options, attributes)
+                    .map_err(host(format!("cannot mount memory at {target}")))?
             }
-            MountJobKind::File { data, mode, uid, gid } => {
+            MountJobKind::File {
+                data,
+                mode,
+                uid,
+                gid,
+            } => {
                 return self.file(dev, target, data, *mode, (*uid, *gid), true);
             }
             MountJobKind::Socket { path } => {
-                let socket = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(Failure::because(FailureKind::Step, format!("cannot open {}", path.display())))?;
+                let socket =
+                    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                        .map_err(Failure::because(
+                            FailureKind::Step,
+                            format!("cannot open {}", path.display()),
+                        ))?;
                 copy_of(&socket, false).map_err(host(format!("cannot show {}", path.display())))?
             }
         };
@@ -169,16 +235,27 @@ impl Root {
         }
         set_attributes(made.as_fd(), c"", true, attributes, None)
             .map_err(host(format!("cannot protect what is shown at {target}")))?;
-        let stat = rustix::fs::fstat(&made).map_err(host(format!("cannot look at what is shown at {target}")))?;
+        let stat = rustix::fs::fstat(&made)
+            .map_err(host(format!("cannot look at what is shown at {target}")))?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        self.show(made, target, if is_directory { Want::Directory } else { Want::File })
+        self.show(
+            made,
+            target,
+            if is_directory {
+                Want::Directory
+            } else {
+                Want::File
+            },
+        )
     }
 
     /// Hides and protects parts of `/proc` and `/sys`, where they are.
     fn mask(&self) -> Result<()> {
         let null = self.existing("/dev/null")?;
         for path in MASKED {
-            let Some(place) = self.existing(path)? else { continue };
+            let Some(place) = self.existing(path)? else {
+                continue;
+            };
             let stat = rustix::fs::fstat(&place).map_err(host(format!("cannot look at {path}")))?;
             let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 filesystem("tmpfs", &[], RESTRICTED | Attributes::MOUNT_ATTR_RDONLY)
@@ -190,10 +267,18 @@ impl Root {
             attach(cover, place).map_err(host(format!("cannot hide {path}")))?;
         }
         for path in READ_ONLY {
-            let Some(place) = self.existing(path)? else { continue };
+            let Some(place) = self.existing(path)? else {
+                continue;
+            };
             let cover = copy_of(&place, true).map_err(host(format!("cannot protect {path}")))?;
-            set_attributes(cover.as_fd(), c"", true, RESTRICTED | Attributes::MOUNT_ATTR_RDONLY, None)
-                .map_err(host(format!("cannot protect {path}")))?;
+            set_attributes(
+                cover.as_fd(),
+                c"",
+                true,
+                RESTRICTED | Attributes::MOUNT_ATTR_RDONLY,
+                None,
+            )
+            .map_err(host(format!("cannot protect {path}")))?;
             attach(cover, place).map_err(host(format!("cannot protect {path}")))?;
         }
         Ok(())
@@ -225,19 +310,44 @@ fn bind_of_snapshots(
 ) -> Result<OwnedFd> {
     let at = directory.join(MOUNTPOINT);
     if mount.read_only && lowers.len() == 1 {
-        return bind_from(overlay::open_directory(&lowers[0], FailureKind::Base)?.as_fd(), source, mount);
+        return bind_from(
+            overlay::open_directory(&lowers[0], FailureKind::Base)?.as_fd(),
+            source,
+            mount,
+        );
     }
     let (files, work) = (directory.join(UPPER), directory.join(WORK));
-    let upper = Upper { files: &files, work: &work };
-    overlay::mount(lowers, (!mount.read_only).then_some(&upper), &at, scope, false)?;
-    bind_from(overlay::open_directory(&at, FailureKind::Host)?.as_fd(), source, mount)
+    let upper = Upper {
+        files: &files,
+        work: &work,
+    };
+    overlay::mount(
+        lowers,
+        (!mount.read_only).then_some(&upper),
+        &at,
+        scope,
+        false,
+    )?;
+    bind_from(
+        overlay::open_directory(&at, FailureKind::Host)?.as_fd(),
+        source,
+        mount,
+    )
 }
 
 fn bind_from(root: BorrowedFd<'_>, source: &str, mount: &MountJob) -> Result<OwnedFd> {
-    let found = place::find(root, Path::new(source), OFlags::PATH)
-        .map_err(Failure::because(FailureKind::Step, format!("cannot open {source} to mount it at {}", mount.target)))?;
+    let found = place::find(root, Path::new(source), OFlags::PATH).map_err(Failure::because(
+        FailureKind::Step,
+        format!("cannot open {source} to mount it at {}", mount.target),
+    ))?;
     let found = found.ok_or_else(|| {
-        Failure::new(FailureKind::Step, format!("cannot mount {source} at {}: it does not exist", mount.target))
+        Failure::new(
+            FailureKind::Step,
+            format!(
+                "cannot mount {source} at {}: it does not exist",
+                mount.target
+            ),
+        )
     })?;
     copy_of(&found, false).map_err(host(format!("cannot show {source} at {}", mount.target)))
 }
@@ -247,9 +357,17 @@ fn cache(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<OwnedFd> {
     let fail = |message: &str| format!("{message} the cache directory {}", path.display());
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => {
-            rustix::fs::chown(path, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))
-                .map_err(Failure::because(FailureKind::Ids, fail("cannot give its owner to")))?;
-            rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777)).map_err(host(fail("cannot set the mode of")))?;
+            rustix::fs::chown(
+                path,
+                Some(rustix::fs::Uid::from_raw(uid)),
+                Some(rustix::fs::Gid::from_raw(gid)),
+            )
+            .map_err(Failure::because(
+                FailureKind::Ids,
+                fail("cannot give its owner to"),
+            ))?;
+            rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))
+                .map_err(host(fail("cannot set the mode of")))?;
         }
         Err(Errno::EXIST) => {}
         Err(error) => return Err(host(fail("cannot make"))(error)),
@@ -289,6 +407,9 @@ pub(super) fn read_file(root: BorrowedFd<'_>, path: &str, limit: usize) -> Optio
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = place::find(root, Path::new(path), flags).ok()??;
     let mut bytes = Vec::new();
-    std::fs::File::from(file).take(limit as u64).read_to_end(&mut bytes).ok()?;
+    std::fs::File::from(file)
+        .take(limit as u64)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(bytes)
 }

@@ -36,7 +36,10 @@ pub(super) fn run(link: &Link, job: &StepJob, scope: Scope) -> Result<()> {
     let directory = &job.root.directory;
     let result = run_and_capture(link, job, scope);
     let leftovers: Vec<_> = match result {
-        Ok(true) => [MOUNTPOINT, WORK].iter().map(|name| directory.join(name)).collect(),
+        Ok(true) => [MOUNTPOINT, WORK]
+            .iter()
+            .map(|name| directory.join(name))
+            .collect(),
         Ok(false) | Err(_) => vec![directory.clone()],
     };
     let mounts = job.mounts.iter().filter_map(|mount| match &mount.kind {
@@ -44,8 +47,10 @@ pub(super) fn run(link: &Link, job: &StepJob, scope: Scope) -> Result<()> {
         _ => None,
     });
     for path in mounts.chain(leftovers) {
-        remove::tree(&path)
-            .map_err(Failure::because(FailureKind::Host, format!("cannot remove {}", path.display())))?;
+        remove::tree(&path).map_err(Failure::because(
+            FailureKind::Host,
+            format!("cannot remove {}", path.display()),
+        ))?;
     }
     result?;
     super::done(link)
@@ -60,14 +65,19 @@ fn run_and_capture(link: &Link, job: &StepJob, scope: Scope) -> Result<bool> {
         Exit::Signal(signal) => Status::Signal(signal),
     };
     link.say(&Reply::Exited { status: ended }, &[])
-        .map_err(Failure::because(FailureKind::Cancelled, "nobody waits for the step"))?;
+        .map_err(Failure::because(
+            FailureKind::Cancelled,
+            "nobody waits for the step",
+        ))?;
     if status != Exit::Code(0) {
         return Ok(false);
     }
     let upper = job.root.directory.join(UPPER);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let upper = rustix::fs::open(&upper, flags, Mode::empty())
-        .map_err(Failure::because(FailureKind::Layer, "cannot open what the step has changed"))?;
+    let upper = rustix::fs::open(&upper, flags, Mode::empty()).map_err(Failure::because(
+        FailureKind::Layer,
+        "cannot open what the step has changed",
+    ))?;
     place::remove_stubs(upper.as_fd(), &stubs);
     files::capture(link, &upper)?;
     Ok(true)
@@ -77,7 +87,11 @@ fn run_and_capture(link: &Link, job: &StepJob, scope: Scope) -> Result<bool> {
 fn prepare(job: &StepJob) -> Result<()> {
     let make = |path: &Path, mode: u32| match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(error) => Err(Failure::caused(FailureKind::Host, format!("cannot make {}", path.display()), &error)),
+        Err(error) => Err(Failure::caused(
+            FailureKind::Host,
+            format!("cannot make {}", path.display()),
+            &error,
+        )),
     };
     let directory = &job.root.directory;
     make(&directory.join(MOUNTPOINT), 0o700)?;
@@ -86,7 +100,9 @@ fn prepare(job: &StepJob) -> Result<()> {
         let upper = directory.join(UPPER);
         make(&upper, 0o755)?;
         if let Some(below) = job.root.lowers.last() {
-            like(&upper, below).map_err(host("cannot give the step's root the properties of its base"))?;
+            like(&upper, below).map_err(host(
+                "cannot give the step's root the properties of its base",
+            ))?;
         }
     }
     for mount in &job.mounts {
@@ -104,24 +120,44 @@ fn prepare(job: &StepJob) -> Result<()> {
 fn like(directory: &Path, model: &Path) -> rustix::io::Result<()> {
     use rustix::fs::{Gid, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let (to, from) = (rustix::fs::open(directory, flags, Mode::empty())?, rustix::fs::open(model, flags, Mode::empty())?);
+    let (to, from) = (
+        rustix::fs::open(directory, flags, Mode::empty())?,
+        rustix::fs::open(model, flags, Mode::empty())?,
+    );
     let stat = rustix::fs::fstat(&from)?;
-    fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchown(
+        &to,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )?;
     fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     let mut names = vec![0u8; 64 << 10];
     let length = rustix::fs::flistxattr(&from, &mut names).unwrap_or(0);
     let mut value = vec![0u8; 64 << 10];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
         if let Ok(length) = rustix::fs::fgetxattr(&from, name, &mut value) {
             // Labels of the host's policy cannot be set, and need not be.
-            let _ = rustix::fs::fsetxattr(&to, name, &value[..length], rustix::fs::XattrFlags::empty());
+            let _ =
+                rustix::fs::fsetxattr(&to, name, &value[..length], rustix::fs::XattrFlags::empty());
         }
     }
-    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
-    futimens(&to, &Timestamps { last_access: time, last_modification: time })
+    let time = Timespec {
+        tv_sec: stat.st_mtime,
+        tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    };
+    futimens(
+        &to,
+        &Timestamps {
+            last_access: time,
+            last_modification: time,
+        },
+    )
 }
 
 /// The pipes between the job process, the guardian and the step.
@@ -137,13 +173,21 @@ struct Pipes {
 /// Starts the step and waits for its end.
 fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(host("cannot make a pipe"));
-    let pipes = Pipes { report: pipe()?, status: pipe()?, alive: pipe()? };
+    let pipes = Pipes {
+        report: pipe()?,
+        status: pipe()?,
+        alive: pipe()?,
+    };
     namespace::unshare(Namespaces::PID).map_err(host("cannot make a pid namespace"))?;
     let guardian = match process::fork().map_err(host("cannot fork"))? {
         Fork::Child => guard(pipes, job, scope),
         Fork::Parent(guardian) => guardian,
     };
-    let Pipes { report: (report, report_end), status: (status, status_end), alive: (_, _alive) } = pipes;
+    let Pipes {
+        report: (report, report_end),
+        status: (status, status_end),
+        alive: (_, _alive),
+    } = pipes;
     drop((report_end, status_end));
     let guardian = Guardian::new(guardian)?;
     // The step's output ends when the step has ended, not when we do.
@@ -165,12 +209,21 @@ fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)
     let stubs = match serde_json::from_slice(&text) {
         Ok(Report::Ready(stubs)) => stubs,
         Ok(Report::Failed(failure)) => return Err(failure),
-        Err(_) => return Err(Failure::new(FailureKind::Host, "the step's process was killed before it began")),
+        Err(_) => {
+            return Err(Failure::new(
+                FailureKind::Host,
+                "the step's process was killed before it began",
+            ));
+        }
     };
     let mut word = [0; 8];
-    let count = rustix::io::read(&status, &mut word).map_err(host("cannot hear how the step ended"))?;
+    let count =
+        rustix::io::read(&status, &mut word).map_err(host("cannot hear how the step ended"))?;
     if count < word.len() {
-        return Err(Failure::new(FailureKind::Host, "the step's guardian was killed"));
+        return Err(Failure::new(
+            FailureKind::Host,
+            "the step's guardian was killed",
+        ));
     }
     Ok((decode(word), stubs))
 }
@@ -189,7 +242,11 @@ fn encode(exit: Exit) -> [u8; 8] {
 fn decode(word: [u8; 8]) -> Exit {
     let [a, b, c, d, e, f, g, h] = word;
     let value = i32::from_ne_bytes([e, f, g, h]);
-    if i32::from_ne_bytes([a, b, c, d]) == 0 { Exit::Code(value) } else { Exit::Signal(value) }
+    if i32::from_ne_bytes([a, b, c, d]) == 0 {
+        Exit::Code(value)
+    } else {
+        Exit::Signal(value)
+    }
 }
 
 /// Process 1 of the namespace that holds everything which a step starts.
@@ -202,7 +259,11 @@ struct Guardian {
 impl Guardian {
     fn new(pid: Pid) -> Result<Self> {
         match pidfd::open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false.into() }),
+            Ok(pidfd) => Ok(Self {
+                pid,
+                pidfd,
+                reaped: false.into(),
+            }),
             Err(error) => {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
                 let _ = process::wait(pid);
@@ -213,7 +274,9 @@ impl Guardian {
 
     fn reap(&self) -> Result<()> {
         self.reaped.set(true);
-        process::wait(self.pid).map(drop).map_err(host("cannot wait for the step"))
+        process::wait(self.pid)
+            .map(drop)
+            .map_err(host("cannot wait for the step"))
     }
 }
 
@@ -230,7 +293,10 @@ impl Drop for Guardian {
 /// Waits until there is something to read, unless the parent gives up before.
 fn wait_for(link: &Link, what: &OwnedFd) -> Result<()> {
     loop {
-        let mut fds = [PollFd::new(what, PollFlags::IN), PollFd::new(link, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(what, PollFlags::IN),
+            PollFd::new(link, PollFlags::IN),
+        ];
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(host("cannot wait for the step")(error)),
@@ -255,14 +321,19 @@ fn silence() -> Result<()> {
 
 /// The guardian: makes the step's namespaces, starts the step, waits for it. When it ends, all processes below end.
 fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
-    let Pipes { report: (_, report), status: (_, status), alive: (alive, alive_end) } = pipes;
+    let Pipes {
+        report: (_, report),
+        status: (_, status),
+        alive: (alive, alive_end),
+    } = pipes;
     drop(alive_end);
     // The parent is in another pid namespace and has no number here, alive or not.
     if process::die_with_parent(None).is_err() || is_ended(&alive) {
         process::leave(1);
     }
     let started = (|| {
-        let mut namespaces = Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
+        let mut namespaces =
+            Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
         if job.own_network {
             namespaces = namespaces | Namespaces::NET;
         }
@@ -290,7 +361,10 @@ fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
 
 fn is_ended(pipe: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pipe, PollFlags::IN)];
-    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     poll(&mut fds, Some(&zero)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 

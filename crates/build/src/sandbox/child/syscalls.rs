@@ -14,7 +14,15 @@ const AF_VSOCK: u32 = 40;
 
 /// Builds the filter.
 pub(super) fn filter() -> Filter {
-    Filter::new(&rules(&NATIVE, libc::SYS_clone, libc::SYS_clone3, Some(libc::SYS_socket)), &sibling())
+    Filter::new(
+        &rules(
+            &NATIVE,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            Some(libc::SYS_socket),
+        ),
+        &sibling(),
+    )
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -25,8 +33,15 @@ fn rules(
     socket: Option<libc::c_long>,
 ) -> Vec<Rule> {
     // Call numbers are small and positive.
-    let rule = |call: libc::c_long, when, errno: i32| Rule { call: call as u32, when, errno: errno as u16 };
-    let mut rules: Vec<Rule> = refused.iter().map(|call| rule(*call, When::Always, libc::EPERM)).collect();
+    let rule = |call: libc::c_long, when, errno: i32| Rule {
+        call: call as u32,
+        when,
+        errno: errno as u16,
+    };
+    let mut rules: Vec<Rule> = refused
+        .iter()
+        .map(|call| rule(*call, When::Always, libc::EPERM))
+        .collect();
     rules.push(rule(clone, When::AnyBit(0, NEW_NAMESPACES), libc::EPERM));
     // Its flags are in memory, which a filter cannot read; C libraries fall back to clone.
     rules.push(rule(clone3, When::Always, libc::ENOSYS));
@@ -107,9 +122,10 @@ fn sibling() -> Vec<Rule> {
     /// io_uring_enter, io_uring_register, open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, pidfd_getfd,
     /// mount_setattr, quotactl_fd, set_mempolicy_home_node.
     const I386: [libc::c_long; 64] = [
-        21, 22, 25, 51, 52, 74, 79, 86, 87, 88, 101, 103, 110, 111, 113, 115, 121, 127, 128, 129, 130, 131, 135, 149,
-        166, 167, 169, 217, 253, 264, 274, 275, 276, 283, 286, 287, 288, 294, 310, 317, 336, 338, 342, 343, 346, 349,
-        350, 357, 374, 404, 405, 425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 443, 450,
+        21, 22, 25, 51, 52, 74, 79, 86, 87, 88, 101, 103, 110, 111, 113, 115, 121, 127, 128, 129,
+        130, 131, 135, 149, 166, 167, 169, 217, 253, 264, 274, 275, 276, 283, 286, 287, 288, 294,
+        310, 317, 336, 338, 342, 343, 346, 349, 350, 357, 374, 404, 405, 425, 426, 427, 428, 429,
+        430, 431, 432, 433, 438, 442, 443, 450,
     ];
     rules(&I386, 120, 435, Some(359))
 }

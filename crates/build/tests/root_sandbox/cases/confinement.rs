@@ -54,7 +54,13 @@ pub(super) fn the_host_is_out_of_reach(directory: &Path, _: Who) {
     );
     let text = ran.ok();
     // The program's own three streams, and what `ls` has opened.
-    assert!(text.contains("tmp\n0\n1\n2\n3\nSHLVL=1\nHOME=/root\nPATH=/bin\nPWD=/\n"), "{text}");
+    assert!(
+        text.contains("tmp\n0\n1\n2\n3\nSHLVL=1\nHOME=/root\nPATH=/bin\nPWD=/\n"),
+        "{text}"
+    );
     assert!(!text.contains("home\n"), "{text}");
-    assert!(text.ends_with("group\nhosts\npasswd\nresolv.conf\n"), "{text}");
+    assert!(
+        text.ends_with("group\nhosts\npasswd\nresolv.conf\n"),
+        "{text}"
+    );
 }

@@ -35,7 +35,11 @@ pub(super) fn programs_that_cannot_be_executed(directory: &Path, _: Who) {
          /bin/script file 0755 0:0 1000 0 data:#!/no/interpreter\\x0a",
     );
     for (argv, code, text) in [
-        ("nothing-like-this", 127, "executable file not found in $PATH"),
+        (
+            "nothing-like-this",
+            127,
+            "executable file not found in $PATH",
+        ),
         ("/nothing", 127, "no such file or directory"),
         ("/bin/script", 127, "no such file or directory"),
         ("/bin/text", 126, "exec format error"),
@@ -56,7 +60,11 @@ pub(super) fn programs_that_cannot_be_executed(directory: &Path, _: Who) {
 pub(super) fn much_output_arrives_whole(directory: &Path, _: Who) {
     let base = Base::new(directory);
     let ran = base.sh("seq 1 300000; seq 1 100000 >&2; (sleep 0.3; echo late) & exit 0");
-    let expected = |count: u32| (1..=count).map(|number| format!("{number}\n")).collect::<String>();
+    let expected = |count: u32| {
+        (1..=count)
+            .map(|number| format!("{number}\n"))
+            .collect::<String>()
+    };
     assert!(ran.ok() == expected(300_000));
     assert!(ran.stderr == expected(100_000));
 }
@@ -65,10 +73,15 @@ pub(super) fn much_output_arrives_whole(directory: &Path, _: Who) {
 fn is_running(word: &str) -> bool {
     fs_err::read_dir("/proc").unwrap().flatten().any(|entry| {
         let path = entry.path().join("cmdline");
-        let is_process = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        let is_process = entry
+            .file_name()
+            .to_string_lossy()
+            .bytes()
+            .all(|byte| byte.is_ascii_digit());
         is_process
             && entry.file_name().to_string_lossy() != std::process::id().to_string()
-            && fs_err::read(path).is_ok_and(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
+            && fs_err::read(path)
+                .is_ok_and(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
     })
 }
 
@@ -82,13 +95,18 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 /// A word that no other process on this machine has in its arguments, as a number of seconds.
 fn word(directory: &Path) -> String {
-    let sum: u64 = directory.to_string_lossy().bytes().fold(7, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte));
+    let sum: u64 = directory
+        .to_string_lossy()
+        .bytes()
+        .fold(7, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte));
     format!("9{sum}{}", std::process::id())
 }
 
 /// Three processes that try to live on: one in a session of its own, one that ignores signals.
 fn stubborn(word: &str) -> String {
-    format!("trap '' TERM INT HUP; setsid sleep {word} & (trap '' TERM; sleep {word}) & echo up; sleep {word}")
+    format!(
+        "trap '' TERM INT HUP; setsid sleep {word} & (trap '' TERM; sleep {word}) & echo up; sleep {word}"
+    )
 }
 
 pub(super) fn a_cancelled_step_leaves_nothing(directory: &Path, _: Who) {
@@ -103,7 +121,9 @@ pub(super) fn a_cancelled_step_leaves_nothing(directory: &Path, _: Who) {
             wait_until("the step runs", || is_running(&word));
             cancel.raise();
         });
-        base.sandbox().run(&base.chain, &shell(&stubborn(&word)), &mut output, &cancel).unwrap_err()
+        base.sandbox()
+            .run(&base.chain, &shell(&stubborn(&word)), &mut output, &cancel)
+            .unwrap_err()
     });
     assert_eq!(error.kind(), ExecErrorKind::Cancelled);
     assert!(started.elapsed() < Duration::from_secs(15));
@@ -146,7 +166,10 @@ pub(super) fn a_killed_builder_leaves_no_process(directory: &Path, _: Who) {
 pub(super) fn what_a_step_leaves_running_ends(directory: &Path, _: Who) {
     let base = Base::new(directory);
     let word = word(directory);
-    base.sh(&format!("setsid sleep {word} & sleep {word} & sleep 0.1; exit 0")).ok();
+    base.sh(&format!(
+        "setsid sleep {word} & sleep {word} & sleep 0.1; exit 0"
+    ))
+    .ok();
     assert!(!is_running(&word));
     // Even when it holds the output open, and when the step fails.
     let ran = base.sh(&format!("setsid sleep {word} & exit 3"));
@@ -162,7 +185,12 @@ pub(super) fn steps_run_at_the_same_time(directory: &Path, _: Who) {
         for number in 0..6 {
             let (sandbox, base) = (&sandbox, &base);
             scope.spawn(move || {
-                let ran = run(sandbox, &base.chain, &shell(&format!("echo {number}; echo {number} > /tmp/n"))).unwrap();
+                let ran = run(
+                    sandbox,
+                    &base.chain,
+                    &shell(&format!("echo {number}; echo {number} > /tmp/n")),
+                )
+                .unwrap();
                 assert_eq!(ran.ok(), format!("{number}\n"));
                 let after = base.after(&base.chain, &ran);
                 let ran = run(sandbox, &after, &shell("cat /tmp/n")).unwrap();

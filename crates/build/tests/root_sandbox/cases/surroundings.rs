@@ -15,7 +15,8 @@ pub(super) fn surroundings_are_dockers(directory: &Path, _: Who) {
          grep NoNewPrivs /proc/self/status; readlink /proc/self/ns/net",
     );
     step.cwd = "/work/dir".into();
-    step.env.extend([("A".into(), "1".into()), ("A".into(), "2".into())]);
+    step.env
+        .extend([("A".into(), "1".into()), ("A".into(), "2".into())]);
     let ran = run(&base.sandbox(), &base.chain, &step).unwrap();
     let own_network = fs_err::read_link("/proc/self/ns/net").unwrap();
     let expected = format!(
@@ -24,8 +25,19 @@ pub(super) fn surroundings_are_dockers(directory: &Path, _: Who) {
         own_network.display()
     );
     assert_eq!(ran.ok(), expected);
-    let paths: Vec<String> = ran.changes().lines().map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(paths, ["/ dir 0755 0:0", "/work dir 0755 0:0", "/work/dir dir 0755 0:0"]);
+    let paths: Vec<String> = ran
+        .changes()
+        .lines()
+        .map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "/ dir 0755 0:0",
+            "/work dir 0755 0:0",
+            "/work/dir dir 0755 0:0"
+        ]
+    );
 
     let mut step = shell("hostname; echo $HOME; grep db /etc/hosts; cat /etc/resolv.conf");
     step.hostname = "other".into();
@@ -33,7 +45,10 @@ pub(super) fn surroundings_are_dockers(directory: &Path, _: Who) {
     step.extra_hosts.push(("10.1.2.3".into(), "db".into()));
     let resolv = fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let ran = run(&base.sandbox(), &base.chain, &step).unwrap();
-    assert_eq!(ran.ok(), format!("other\n/elsewhere\n10.1.2.3\tdb\n{resolv}"));
+    assert_eq!(
+        ran.ok(),
+        format!("other\n/elsewhere\n10.1.2.3\tdb\n{resolv}")
+    );
     assert_eq!(ran.changes(), "");
 }
 
@@ -47,27 +62,47 @@ pub(super) fn users_by_name_and_number(directory: &Path, _: Who) {
         ("4711", "4711 0 0 /"),
         ("4711:4712", "4711 4712 4712 /"),
     ] {
-        let mut step = shell("echo $(id -u) $(id -g) $(id -G) $HOME; echo through > /dev/stdout; grep CapEff /proc/self/status");
+        let mut step = shell(
+            "echo $(id -u) $(id -g) $(id -G) $HOME; echo through > /dev/stdout; grep CapEff /proc/self/status",
+        );
         step.user = user.into();
         let ran = run(&base.sandbox(), &base.chain, &step).unwrap();
-        let capabilities = if expected.starts_with('0') { "00000000a80425fb" } else { "0000000000000000" };
-        assert_eq!(ran.ok(), format!("{expected}\nthrough\nCapEff:\t{capabilities}\n"), "{user}");
+        let capabilities = if expected.starts_with('0') {
+            "00000000a80425fb"
+        } else {
+            "0000000000000000"
+        };
+        assert_eq!(
+            ran.ok(),
+            format!("{expected}\nthrough\nCapEff:\t{capabilities}\n"),
+            "{user}"
+        );
     }
     let mut step = shell("touch ~/mine2; cat mine; touch /root/x 2> /dev/null || echo closed");
     (step.user, step.cwd) = ("app".into(), "/srv/app".into());
     let ran = run(&base.sandbox(), &base.chain, &step).unwrap();
     assert_eq!(ran.ok(), "mineclosed\n");
-    assert!(ran.changes().contains("/srv/app/mine2 file 0644 1000:1001 now 0"), "{}", ran.changes());
+    assert!(
+        ran.changes()
+            .contains("/srv/app/mine2 file 0644 1000:1001 now 0"),
+        "{}",
+        ran.changes()
+    );
 }
 
 pub(super) fn other_users_need_ids(directory: &Path, _: Who) {
     let base = Base::new(directory);
     let mut step = shell("id");
     step.user = "app".into();
-    let error = run(&base.sandbox(), &base.chain, &step).map(|_| ()).unwrap_err();
+    let error = run(&base.sandbox(), &base.chain, &step)
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(error.kind(), ExecErrorKind::Ids, "{error}");
     let hint = error.hint().expect("a remedy");
-    assert!(hint.contains("/etc/subuid") && hint.contains("usermod --add-subuids"), "{hint}");
+    assert!(
+        hint.contains("/etc/subuid") && hint.contains("usermod --add-subuids"),
+        "{hint}"
+    );
     assert_eq!(base.leftovers(), Vec::<String>::new());
 }
 
@@ -75,10 +110,15 @@ pub(super) fn unknown_users_are_refused(directory: &Path, _: Who) {
     let base = Base::new(directory);
     let mut step = shell("id");
     step.user = "nobody-knows".into();
-    let error = run(&base.sandbox(), &base.chain, &step).map(|_| ()).unwrap_err();
+    let error = run(&base.sandbox(), &base.chain, &step)
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(error.kind(), ExecErrorKind::Step);
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "unable to find user \"nobody-knows\": no such entry in /etc/passwd");
+    assert_eq!(
+        cause,
+        "unable to find user \"nobody-knows\": no such entry in /etc/passwd"
+    );
     assert_eq!(base.leftovers(), Vec::<String>::new());
 }
 
@@ -89,21 +129,41 @@ pub(super) fn mount_points_leave_no_trace(directory: &Path, _: Who) {
         "/etc/resolv.conf symlink 0777 0:0 1000 -> ../run/resolv/stub.conf\n/etc/hosts file 0644 0:0 1000 0 data:own\n\
          /proc dir 0555 0:0 1000\n",
     );
-    let ran = run(&base.sandbox(), &chain, &shell("cat /etc/hosts | head -n 1; ls /run/resolv /dev/null /sys")).unwrap();
+    let ran = run(
+        &base.sandbox(),
+        &chain,
+        &shell("cat /etc/hosts | head -n 1; ls /run/resolv /dev/null /sys"),
+    )
+    .unwrap();
     assert!(ran.ok().starts_with("127.0.0.1\tlocalhost"));
     assert_eq!(ran.changes(), "");
     // What the step puts beside a mount point stays, and the place itself goes.
-    let ran = run(&base.sandbox(), &chain, &shell("echo x > /run/resolv/other")).unwrap();
+    let ran = run(
+        &base.sandbox(),
+        &chain,
+        &shell("echo x > /run/resolv/other"),
+    )
+    .unwrap();
     ran.ok();
     let paths: Vec<&str> = Vec::new();
     let changes = ran.changes();
-    let found: Vec<&str> = changes.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!([paths, found].concat(), ["/", "/run", "/run/resolv", "/run/resolv/other"]);
+    let found: Vec<&str> = changes
+        .lines()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(
+        [paths, found].concat(),
+        ["/", "/run", "/run/resolv", "/run/resolv/other"]
+    );
     // The image keeps its own versions.
     let mut tree = (*chain.tree(&base.store).unwrap()).clone();
     tree.apply(&ran.done.layer.as_ref().unwrap().layer).unwrap();
     assert!(tree.find(b"etc/hosts").is_some() && tree.find(b"sys").is_none());
-    let ran = run(&base.sandbox(), &chain, &shell("echo y > /etc/hosts; rm /etc/hosts"));
+    let ran = run(
+        &base.sandbox(),
+        &chain,
+        &shell("echo y > /etc/hosts; rm /etc/hosts"),
+    );
     assert_eq!(ran.unwrap().done.status, Exit::Code(1));
 }
 
@@ -122,12 +182,17 @@ pub(super) fn devices_work(directory: &Path, _: Who) {
 
 pub(super) fn no_network_but_loopback(directory: &Path, _: Who) {
     let base = Base::new(directory);
-    let mut step = shell("ip -o link | wc -l; ip -o addr show lo | grep -c 127.0.0.1; ip route | wc -l");
+    let mut step =
+        shell("ip -o link | wc -l; ip -o addr show lo | grep -c 127.0.0.1; ip route | wc -l");
     step.network = NetworkMode::None;
     let ran = run(&base.sandbox(), &base.chain, &step).unwrap();
     let lines: Vec<&str> = ran.ok().split_whitespace().collect();
     assert_eq!(&lines[1..], ["1", "0"], "{:?}", ran.stdout);
     // Kernels with tunnel modules built in put their own devices, which are down, into each namespace.
-    let own = fs_err::read_to_string("/proc/net/dev").unwrap().lines().count() - 2;
+    let own = fs_err::read_to_string("/proc/net/dev")
+        .unwrap()
+        .lines()
+        .count()
+        - 2;
     assert!(lines[0].parse::<usize>().unwrap() <= own, "{lines:?}");
 }

@@ -47,7 +47,7 @@ impl Backend for Qemu {
             }
         } else {
             UserNetworking::PublishedOnly {
-                reason: "passt is not installed: the guest reaches nothing outside, only published ports work; \
+                reason: "passt is not installed: the guest reaches nothing outside, only published TCP ports work; \
                          install the package passt"
                     .to_owned(),
             }

@@ -1,9 +1,10 @@
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{MAX_FRAME_BYTES, allows, spawn};
+use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, MAX_ANSWERS, MAX_FRAME_BYTES, spawn};
 
 /// The guest's end and passt's end of a guarded connection.
 fn guarded() -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
@@ -14,6 +15,33 @@ fn guarded() -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
         end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     }
     (guest, network, thread)
+}
+
+/// An IPv4 frame of this protocol between these addresses.
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0]);
+    frame.extend(from.octets());
+    frame.extend(to.octets());
+    frame.extend(payload);
+    frame
+}
+
+fn ipv6(from: &str, to: &str, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next, 64]);
+    frame.extend(from.parse::<Ipv6Addr>().unwrap().octets());
+    frame.extend(to.parse::<Ipv6Addr>().unwrap().octets());
+    frame.extend(payload);
+    frame
+}
+
+fn udp(from: u16, to: u16) -> Vec<u8> {
+    [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0; 4]].concat()
+}
+
+fn tcp(flags: u8) -> Vec<u8> {
+    [&[0; 13][..], &[flags], &[0; 6]].concat()
 }
 
 /// An IPv4 frame to this address with a recognisable payload, after its length.
@@ -30,7 +58,7 @@ fn frame(to: [u8; 4], payload: &[u8]) -> Vec<u8> {
 #[test]
 fn forbidden_frames_vanish_between_allowed_ones_however_they_are_cut() {
     let pieces = [
-        frame([10, 0, 2, 2], b"one"),
+        frame([10, 0, 2, 9], b"one"),
         frame([127, 0, 0, 1], b"no"),
         frame([192, 0, 2, 9], &[7; 3000]),
         frame([0, 0, 0, 0], b"no"),
@@ -59,13 +87,15 @@ fn forbidden_frames_vanish_between_allowed_ones_however_they_are_cut() {
 #[test]
 fn what_comes_back_is_handed_through() {
     let (mut guest, mut network, thread) = guarded();
-    let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
-    let mut received = vec![0; bytes.len()];
+    let frames: Vec<u8> = (0..100)
+        .flat_map(|n| frame([10, 0, 2, 15], &vec![n; 9000]))
+        .collect();
+    let mut received = vec![0; frames.len()];
     std::thread::scope(|scope| {
-        scope.spawn(|| network.write_all(&bytes).unwrap());
+        scope.spawn(|| network.write_all(&frames).unwrap());
         guest.read_exact(&mut received).unwrap();
     });
-    assert!(received == bytes);
+    assert!(received == frames);
     drop(network);
     assert_eq!(guest.read(&mut [0; 1]).unwrap(), 0);
     thread.join().unwrap();
@@ -76,13 +106,14 @@ fn a_side_that_takes_nothing_does_not_stop_the_other_direction() {
     let (mut guest, mut network, thread) = guarded();
     // The network reads nothing, so the guest's frames pile up to the limits of sockets and guard.
     guest.set_nonblocking(true).unwrap();
-    let full = frame([10, 0, 2, 2], &[1; 1000]);
+    let full = frame([10, 0, 2, 9], &[1; 1000]);
     while guest.write(&full).is_ok() {}
     guest.set_nonblocking(false).unwrap();
-    network.write_all(b"still").unwrap();
-    let mut received = [0; 5];
+    let back = frame([10, 0, 2, 15], b"still");
+    network.write_all(&back).unwrap();
+    let mut received = vec![0; back.len()];
     guest.read_exact(&mut received).unwrap();
-    assert_eq!(&received, b"still");
+    assert_eq!(received, back);
     drop((guest, network));
     thread.join().unwrap();
 }
@@ -99,13 +130,107 @@ fn a_frame_without_measure_ends_the_connection() {
 
 #[test]
 fn only_whole_headers_of_known_kinds_pass() {
-    let whole = frame([10, 0, 2, 2], b"x");
+    let whole = frame([10, 0, 2, 9], b"x");
     let whole = &whole[4..];
-    assert!(allows(whole));
+    assert!(Guard::default().allows(whole));
     for cut in 0..34 {
-        assert!(!allows(&whole[..cut]), "{cut} bytes");
+        assert!(!Guard::default().allows(&whole[..cut]), "{cut} bytes");
     }
     let mut tagged = whole.to_vec();
     tagged[12..14].copy_from_slice(&[0x81, 0x00]);
-    assert!(!allows(&tagged), "VLAN tags hide addresses");
+    assert!(
+        !Guard::default().allows(&tagged),
+        "VLAN tags hide addresses"
+    );
+}
+
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
+#[test]
+fn the_gateway_gets_answers_and_nothing_else() {
+    let mut guard = Guard::default();
+    let to_gateway = |protocol, payload: &[u8]| ipv4(GUEST, GATEWAY_IPV4, protocol, payload);
+    // TCP: what passt takes for the opening of a connection stays here.
+    for flags in [0x02, 0x03, 0x06, 0x0a, 0x22, 0xc2] {
+        assert!(!guard.allows(&to_gateway(6, &tcp(flags))), "{flags:#x}");
+    }
+    for flags in [0x10, 0x12, 0x11, 0x04, 0x18] {
+        assert!(guard.allows(&to_gateway(6, &tcp(flags))), "{flags:#x}");
+    }
+    // UDP: from the port that was spoken to, to the port that spoke.
+    assert!(!guard.allows(&to_gateway(17, &udp(7000, 40_000))));
+    guard.note(&ipv4(GATEWAY_IPV4, GUEST, 17, &udp(40_000, 7000)));
+    assert!(guard.allows(&to_gateway(17, &udp(7000, 40_000))));
+    for (from, to) in [(7000, 40_001), (7001, 40_000), (40_000, 7000)] {
+        assert!(
+            !guard.allows(&to_gateway(17, &udp(from, to))),
+            "{from} to {to}"
+        );
+    }
+    guard.now += ANSWER_TIME;
+    assert!(
+        !guard.allows(&to_gateway(17, &udp(7000, 40_000))),
+        "too late"
+    );
+    // What somebody else says gives no right to the gateway.
+    guard.note(&ipv4(
+        Ipv4Addr::new(192, 0, 2, 1),
+        GUEST,
+        17,
+        &udp(50_000, 7000),
+    ));
+    assert!(!guard.allows(&to_gateway(17, &udp(7000, 50_000))));
+    // Neither fragments, nor protocols in which a port could hide, nor headers that end early.
+    let mut fragment = to_gateway(6, &tcp(0x10));
+    fragment[14 + 6] = 0x20;
+    assert!(!guard.allows(&fragment));
+    assert!(!guard.allows(&to_gateway(132, &[0; 20])));
+    assert!(!guard.allows(&to_gateway(6, &tcp(0x10)[..13])));
+    assert!(!guard.allows(&to_gateway(17, &[0; 3])));
+    // Options move the ports, for passt as for us.
+    let mut options = ipv4(
+        GUEST,
+        GATEWAY_IPV4,
+        6,
+        &[&[0; 13][..], &[0x10, 0, 0], &tcp(0x02)].concat(),
+    );
+    options[14] = 0x49;
+    assert!(!guard.allows(&options));
+}
+
+#[test]
+fn link_local_addresses_of_ipv6_are_as_the_gateway() {
+    let mut guard = Guard::default();
+    let to_gateway = |next, payload: &[u8]| ipv6("fd00:fb::15", "fe80::fb:2", next, payload);
+    assert!(!guard.allows(&to_gateway(6, &tcp(0x02))));
+    assert!(guard.allows(&to_gateway(6, &tcp(0x12))));
+    assert!(
+        guard.allows(&to_gateway(58, &[135, 0, 0, 0])),
+        "neighbour solicitation"
+    );
+    assert!(
+        !guard.allows(&to_gateway(0, &[6, 0, 0, 0, 0, 0, 0, 0])),
+        "extension headers"
+    );
+    assert!(!guard.allows(&to_gateway(17, &udp(7000, 40_000))));
+    guard.note(&ipv6("fe80::fb:2", "fe80::15", 17, &udp(40_000, 7000)));
+    assert!(guard.allows(&to_gateway(17, &udp(7000, 40_000))));
+    assert!(
+        !guard.allows(&ipv4(GUEST, GATEWAY_IPV4, 17, &udp(7000, 40_000))),
+        "families are apart"
+    );
+}
+
+#[test]
+fn memory_for_answers_is_bounded() {
+    let mut guard = Guard::default();
+    for number in 0..=u16::MAX {
+        guard.note(&ipv4(GATEWAY_IPV4, GUEST, 17, &udp(number, 7000)));
+        guard.now += std::time::Duration::from_millis(1);
+        assert!(guard.answers.len() <= MAX_ANSWERS);
+    }
+    assert!(
+        guard.allows(&ipv4(GUEST, GATEWAY_IPV4, 17, &udp(7000, u16::MAX))),
+        "the newest stay"
+    );
 }
