@@ -226,7 +226,8 @@ impl Pipe {
     }
 
     fn wants_input(&self) -> bool {
-        self.buffer.len() < BUFFER_BYTES
+        // What is written makes room, at the next `fill`; a frame is shorter than the buffer, so there always comes some.
+        self.buffer.len() - self.written < BUFFER_BYTES
     }
 
     fn has_output(&self) -> bool {
