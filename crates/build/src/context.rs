@@ -133,7 +133,6 @@ impl Files {
         let options = WalkOptions {
             owner: Some((0, 0)),
             filter: Some(&mut filter),
-            ..WalkOptions::default()
         };
         use std::os::fd::AsFd as _;
         let tree = walk(root.as_fd(), options).map_err(|source| ContextError::Walk {

@@ -31,6 +31,9 @@ pub struct Options<'a> {
     pub made: Time,
 }
 
+/// Tells what a regular file that is a source unpacks to: the layer of an archive, or nothing.
+pub type Unpack<'a> = &'a dyn Fn(&Selected, &Content) -> Result<Option<Layer>, CopyError>;
+
 /// Puts `selected` (and then heredoc files) into `below` and gives what changed.
 ///
 /// `unpack` is asked for each regular file that is a source: the layer of an archive that ADD shall unpack, or nothing.
@@ -43,7 +46,7 @@ pub fn apply(
     selected: &[Selected],
     inline: &[(&str, &[u8])],
     options: &Options<'_>,
-    unpack: &dyn Fn(&Selected, &Content) -> Result<Option<Layer>, CopyError>,
+    unpack: Unpack<'_>,
 ) -> Result<Layer, CopyError> {
     let mut work = Work {
         tree: below.clone(),

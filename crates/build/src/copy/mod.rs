@@ -15,7 +15,7 @@ mod digest;
 mod error;
 mod select;
 
-pub use apply::{Options, apply};
+pub use apply::{Options, Unpack, apply};
 pub use chmod::{Chmod, ChmodError};
 pub use digest::digest;
 pub use error::{CopyError, CopyErrorKind};

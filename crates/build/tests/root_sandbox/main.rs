@@ -5,6 +5,13 @@
 //! that executes itself again, so this file has a `main` and speaks the little of libtest's language that cargo and
 //! nextest need.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program of its own: it panics and prints"
+)]
+
 mod base;
 mod cases;
 mod harness;
