@@ -56,7 +56,7 @@ fn conclude(owned: Owned, remove: bool, finished: Finished) -> Concluded {
         mut ended,
         server,
         mut cleanup,
-        ..
+        reporter,
     } = finished;
     if let Err(error) = disk::remove(owned.instance()) {
         cleanup.push(format!("cannot remove the scratch disk: {error}"));
@@ -78,6 +78,12 @@ fn conclude(owned: Owned, remove: bool, finished: Finished) -> Concluded {
             ended.error.push('\n');
         }
         ended.error.push_str(&error.to_string());
+    }
+    if let Some(reporter) = reporter {
+        reporter.tell(&report::News::Exited {
+            code: ended.exit_code,
+            error: ended.error.clone(),
+        });
     }
     Concluded { ended }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use firebuild_sys::signal::SignalFd;
@@ -50,6 +51,7 @@ pub(crate) fn spawn(owned: Owned, order: &Order) -> Result<OwnedFd, RunError> {
     let (news, reporter) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     let mut command = Command::new("/proc/self/exe");
     command
+        .arg0("firebuild")
         .args([HELPER, &short])
         .env_clear()
         .envs(

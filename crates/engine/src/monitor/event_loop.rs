@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::control::{Answer, Request, Server};
 use super::front::{Front, Notice, SignalMeaning};
 use super::output::Output;
-use super::report::News;
+use super::report::{News, Reporter};
 use super::terminal;
 use crate::instance::{Ended, FORMAT, Owned, RECORDS, Started};
 use crate::log_file::{LogWriter, Stream};
@@ -33,6 +33,8 @@ const REPORT: Duration = Duration::from_secs(5);
 const OWN_GRACE: Duration = Duration::from_secs(10);
 /// Interrupts after which the machine is ended, as with `docker run`.
 const INSISTENCE: u32 = 3;
+/// Lines of the console that an error shows; all of them are in the console's log.
+const CONSOLE_LINES: usize = 8;
 /// Bytes of the caller's input read in one go.
 const INPUT: usize = 64 << 10;
 
@@ -56,7 +58,7 @@ pub(crate) struct EventLoop<'a, 'f> {
     give_up: bool,
     channel_closed: bool,
     exit: Option<ExitRecord>,
-    /// The last grave words of the guest init.
+    /// The last grave words of the guest init that have not been told.
     last_words: Option<String>,
 }
 
@@ -84,6 +86,8 @@ pub(crate) struct Finished {
     pub(crate) server: Option<Server>,
     /// What could not be cleaned up.
     pub(crate) cleanup: Vec<String>,
+    /// Somebody who still waits for the start.
+    pub(crate) reporter: Option<Reporter>,
 }
 
 impl<'a, 'f> EventLoop<'a, 'f> {
@@ -179,12 +183,16 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                     (self.front.notices)(Notice::Note(text));
                 }
             }
-            AgentEvent::Log { level, text } => {
-                if level == MessageLevel::Error {
-                    self.last_words = Some(text.clone());
+            // What makes it fail comes again in its exit record, or is part of how the machine ended.
+            AgentEvent::Log {
+                level: MessageLevel::Error,
+                text,
+            } => {
+                if let Some(earlier) = self.last_words.replace(text) {
+                    (self.front.notices)(Notice::Guest(earlier));
                 }
-                (self.front.notices)(Notice::Guest(text));
             }
+            AgentEvent::Log { text, .. } => (self.front.notices)(Notice::Guest(text)),
             AgentEvent::Started { uptime_ns, .. } => {
                 self.phase = self.phase.max(Phase::Running);
                 let started = Started {
@@ -206,6 +214,10 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                 if let Some(log) = &mut self.log {
                     // A full disk was told when it happened.
                     let _ = log.finish();
+                }
+                let told = failure(&record);
+                if let Some(words) = self.last_words.take().filter(|words| *words != told) {
+                    (self.front.notices)(Notice::Guest(words));
                 }
                 self.exit = Some(record);
                 if let Err(error) = self.agent.acknowledge_exit() {
@@ -525,12 +537,6 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                 (code, last_words(&end, self.last_words.as_deref()))
             }
         };
-        if let Some(reporter) = self.front.reporter.take() {
-            reporter.tell(&News::Exited {
-                code: exit_code,
-                error: error.clone(),
-            });
-        }
         Finished {
             ended: Ended {
                 format: FORMAT,
@@ -541,6 +547,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             },
             server: self.server,
             cleanup: end.cleanup.iter().map(|error| chain(error)).collect(),
+            reporter: self.front.reporter.take(),
         }
     }
 }
@@ -610,10 +617,21 @@ fn last_words(end: &firebuild_vm::MachineEnd, words: Option<&str>) -> String {
     if let Some(words) = words {
         text.push_str(&format!("\n  guest init: {words}"));
     }
-    for line in &end.console {
+    for line in interesting(&end.console) {
         text.push_str(&format!("\n  console: {line}"));
     }
     text
+}
+
+/// The lines of a console that tell why a machine ended: those from a panic of the kernel on, else the
+/// last ones.
+fn interesting(console: &[String]) -> &[String] {
+    let panic = console
+        .iter()
+        .position(|line| line.contains("Kernel panic") || line.contains("Oops"));
+    let from = panic.unwrap_or(console.len().saturating_sub(CONSOLE_LINES));
+    let lines = &console[from..];
+    &lines[..lines.len().min(CONSOLE_LINES)]
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -9,7 +9,7 @@ use firebuild_vm::capability::KvmState;
 use firebuild_vm::launch::LaunchErrorKind;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::plan::Role;
-use firebuild_vm::run_dir::{RunDirError, RunDirErrorKind};
+use firebuild_vm::run_dir::{RunDirError, RunDirErrorKind, reclaim};
 use firebuild_vm::spec::{Accel, InitrdPart, PrivateBytes};
 use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmSpec};
 use jiff::Timestamp;
@@ -39,22 +39,28 @@ pub(crate) struct Launched {
 pub(crate) fn launch(owned: &Owned, order: &Order, vminit: &[u8]) -> Result<Launched, RunError> {
     let backend = backend(order)?;
     let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
+    let place = dir.path().to_owned();
+    let launched = launch_in(dir, &backend, owned, order, vminit);
+    if launched.is_err() {
+        // Its lock is free again by now. The reason for the failure is known and worth more than this one.
+        let _ = reclaim(&place);
+    }
+    launched
+}
+
+fn launch_in(
+    dir: RunDir,
+    backend: &Qemu,
+    owned: &Owned,
+    order: &Order,
+    vminit: &[u8],
+) -> Result<Launched, RunError> {
     // The guest's clock and entropy are as fresh as can be.
     let guest = refreshed(&order.guest)?;
     let mut spec = order.spec.clone();
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
-    let (checked, plan) = match plan(&backend, spec, &dir) {
-        Ok(planned) => planned,
-        Err(error) => {
-            // The reason is known; what is left of the run dir is reclaimed with the next of its name.
-            let _ = dir.remove();
-            return Err(error);
-        }
-    };
-    if let Err(error) = disk::make(owned.instance(), &order.scratch) {
-        let _ = dir.remove();
-        return Err(error);
-    }
+    let (checked, plan) = plan(backend, spec, &dir)?;
+    disk::make(owned.instance(), &order.scratch)?;
     record(owned, RECORDS.spec, checked.spec())?;
     record(owned, RECORDS.plan, &plan)?;
     let mut machine = firebuild_vm::launch(&plan, dir).map_err(|error| {
@@ -64,7 +70,7 @@ pub(crate) fn launch(owned: &Owned, order: &Order, vminit: &[u8]) -> Result<Laun
         };
         Error::caused(kind, "cannot start the machine", error)
     })?;
-    record(owned, RECORDS.machine, &machine_record(&backend, &machine))?;
+    record(owned, RECORDS.machine, &machine_record(backend, &machine))?;
     let agent = machine
         .take_channel()
         .ok_or(std::io::ErrorKind::NotConnected.into())
