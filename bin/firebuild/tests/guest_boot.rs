@@ -218,6 +218,10 @@ fn a_stalled_reader_blocks_neither_the_other_stream_nor_the_end() {
     machine.until("stderr beside a stalled stdout", |machine| {
         machine.stderr == b"ready\n"
     });
+    let window = 256 * 1024;
+    machine.until("a full window", |machine| {
+        machine.stdout_waiting() == window
+    });
     machine.send(&HostMessage::Shutdown { grace_ms: 60_000 });
     machine.until("the stop signal", |machine| {
         machine.stderr.ends_with(b"bye\n")
@@ -233,11 +237,7 @@ fn a_stalled_reader_blocks_neither_the_other_stream_nor_the_end() {
         "{}",
         machine.story()
     );
-    assert!(
-        machine.stdout.len() >= 256 * 1024,
-        "{}",
-        machine.stdout.len()
-    );
+    assert!(machine.stdout.len() >= window, "{}", machine.stdout.len());
 }
 
 #[test]

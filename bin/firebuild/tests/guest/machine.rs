@@ -242,6 +242,14 @@ impl Machine {
             .any(|message| matches!(message, GuestMessage::Started { .. }))
     }
 
+    /// How much of stdout has come and is not read.
+    pub(crate) fn stdout_waiting(&self) -> usize {
+        match self.mux.peek(StreamId::STDOUT) {
+            Incoming::Bytes(bytes) => bytes.len(),
+            Incoming::Pending | Incoming::Ended => 0,
+        }
+    }
+
     pub(crate) fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
