@@ -22,6 +22,8 @@ mod root;
 mod step;
 mod syscalls;
 
+pub(super) use remove::tree as remove_tree;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;

@@ -19,6 +19,7 @@
 mod capture;
 mod child;
 mod codec;
+mod ids;
 mod job;
 mod process;
 mod skipped;
@@ -28,11 +29,12 @@ mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use firebuild_store::Store;
 
 pub use child::child_main;
+pub use ids::IdSpace;
 
 use crate::cancel::Cancel;
 use crate::chain::Chain;
@@ -56,10 +58,9 @@ const MAX_RESOLV_CONF: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct Sandbox<'a> {
     store: &'a Store,
-    program: PathBuf,
-    /// Made for the first step, so that a build which executes nothing pays nothing.
-    namespace: OnceLock<Namespace>,
-    making: Mutex<()>,
+    ids: IdSpace,
+    /// Whether what dead processes left was looked for.
+    swept: AtomicBool,
     without_overlay: AtomicBool,
     notices: Mutex<Vec<String>>,
 }
@@ -72,9 +73,8 @@ impl<'a> Sandbox<'a> {
     pub fn new(store: &'a Store) -> Self {
         Self {
             store,
-            program: PathBuf::from("/proc/self/exe"),
-            namespace: OnceLock::new(),
-            making: Mutex::new(()),
+            ids: IdSpace::new(),
+            swept: AtomicBool::new(false),
             without_overlay: AtomicBool::new(false),
             notices: Mutex::default(),
         }
@@ -87,44 +87,34 @@ impl<'a> Sandbox<'a> {
         self
     }
 
-    /// Removes trees that may hold files of any id that a step could have made.
+    /// As [`IdSpace::remove`].
     ///
     /// # Errors
     /// When something cannot be removed.
     pub fn remove(&self, paths: &[PathBuf]) -> Result<(), ExecError> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let mut running = self.start(Job::Remove(paths.to_vec()), false)?;
-        running.expect_done()?;
-        running.finish()
+        self.ids.remove(paths)
     }
 
-    /// The user namespace, or that there is none.
+    fn start(&self, job: Job) -> Result<Running, ExecError> {
+        self.ids.start(job, false)
+    }
+
     fn namespace(&self) -> Result<&Namespace, ExecError> {
-        if let Some(namespace) = self.namespace.get() {
-            return Ok(namespace);
-        }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.namespace.get().is_none() {
-            let namespace = Namespace::make(&self.program)?;
-            let _ = self.namespace.set(namespace);
-        }
-        Ok(self
-            .namespace
-            .get()
-            .expect("set just above, and never taken away"))
+        self.ids.namespace()
     }
 
-    fn start(&self, job: Job, with_output: bool) -> Result<Running, ExecError> {
-        let namespace = self.namespace()?;
-        Running::start(
-            &self.program,
-            job,
-            namespace.scope,
-            namespace.fd.as_ref(),
-            with_output,
-        )
+    fn hint(&self) -> Option<String> {
+        self.ids.hint()
+    }
+
+    /// Removes, once, what dead processes left and the store could not remove, since it belongs to lent ids.
+    fn sweep(&self) {
+        if !self.swept.swap(true, Ordering::Relaxed)
+            && let Ok(stale) = self.store.stale_snapshots()
+        {
+            // What stays is found again the next time.
+            let _ = self.remove(&stale);
+        }
     }
 
     fn notice(&self, text: impl Into<String>) {
@@ -136,12 +126,6 @@ impl<'a> Sandbox<'a> {
 
     fn take_notices(&self) -> Vec<String> {
         std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.namespace
-            .get()
-            .and_then(|namespace| namespace.hint.clone())
     }
 }
 
@@ -212,6 +196,7 @@ impl Sandbox<'_> {
         cancel: &Cancel,
         copy: bool,
     ) -> Result<Executed, Attempt> {
+        self.sweep();
         let snapshots = Snapshots::new(self, cancel);
         let tree = snapshots.tree(base)?;
         let active = self.store.prepare_snapshot().map_err(|error| {
@@ -240,7 +225,7 @@ impl Sandbox<'_> {
             copy,
         };
         let job = self.step_job(step, root, &snapshots)?;
-        let mut running = self.start(Job::Step(Box::new(job)), true)?;
+        let mut running = self.ids.start(Job::Step(Box::new(job)), true)?;
         let status = match running.pump(output, cancel)? {
             Ok(status) => status,
             Err(failure) => {

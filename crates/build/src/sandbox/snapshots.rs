@@ -80,6 +80,17 @@ impl<'a> Snapshots<'a> {
         let mut lowers = Vec::with_capacity(names.len());
         for name in &names {
             let path = self.sandbox.store.snapshot_path(name);
+            // So that garbage collection sees what was used lately; a hint, which may fail.
+            let now = rustix::fs::Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_NOW,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            let _ =
+                rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty());
             if let Ok(text) = fs_err::read_to_string(path.join(SKIPPED)) {
                 skipped::from_text(&text, &mut lacking);
             }
@@ -201,7 +212,7 @@ impl<'a> Snapshots<'a> {
             directory: directory.to_owned(),
             blobs,
         });
-        let mut running = self.sandbox.start(job, false)?;
+        let mut running = self.sandbox.start(job)?;
         let sent = codec::send(&running.link, layer);
         let reply = running.reply().map_err(|error| match self.sandbox.hint() {
             Some(hint) => error.with_hint(hint),
