@@ -1,4 +1,5 @@
-//! Where the settings of one invocation come from: flags first, then the environment, then defaults.
+//! Where the settings of one invocation come from: flags first, then the environment, then a profile,
+//! then defaults.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -25,6 +26,8 @@ pub struct Overrides {
     pub state: Option<PathBuf>,
     /// `--runtime-dir`.
     pub runtime: Option<PathBuf>,
+    /// The state directory of a profile: the only one here that the variables `FIREBUILD_*` beat.
+    pub profile_state: Option<PathBuf>,
 }
 
 /// The part of the process environment that decides where things are.
@@ -44,6 +47,8 @@ pub struct Environment {
     pub xdg_state: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`, when absolute.
     pub xdg_runtime: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`, when absolute.
+    pub xdg_config: Option<PathBuf>,
     /// `HOME`, when absolute.
     pub user_home: Option<PathBuf>,
     /// The effective user id.
@@ -75,6 +80,7 @@ impl Environment {
             xdg_data: absolute("XDG_DATA_HOME"),
             xdg_state: absolute("XDG_STATE_HOME"),
             xdg_runtime: absolute("XDG_RUNTIME_DIR"),
+            xdg_config: absolute("XDG_CONFIG_HOME"),
             user_home: absolute("HOME"),
             uid,
         }

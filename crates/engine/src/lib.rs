@@ -10,6 +10,7 @@
 //! | [`images`] | list, show, load and remove images |
 //! | [`baseos`] | base images from a distribution's packages |
 //! | [`kernel`] | import, list and remove guest kernels |
+//! | [`profile`], [`storage`] | profiles and catalogue directories of the original |
 //! | [`run`] | run an image in a VM, in the foreground or detached |
 //! | [`ls`], [`inspect`], [`logs`], [`wait`] | look at instances |
 //! | [`stop`], [`kill`], [`rm`], [`purge`] | end and remove them |
@@ -32,10 +33,13 @@ pub mod logs;
 pub mod ls;
 pub mod monitor;
 pub mod paths;
+pub mod profile;
 pub mod purge;
 pub mod rm;
 pub mod run;
+mod sparse;
 pub mod stop;
+pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod wait;

@@ -16,9 +16,10 @@
 //! | state | `H` | `$XDG_STATE_HOME/firebuild` | `/var/lib/firebuild` | `~/.local/state/firebuild` |
 //! | runtime | `H/run` | `$XDG_RUNTIME_DIR/firebuild` | `/run/firebuild` | `/tmp/firebuild-<uid>` |
 //!
-//! A flag beats the variable of the same directory, that beats `FIREBUILD_HOME`, and that beats
-//! the rest. `XDG_RUNTIME_DIR` counts only when the directory belongs to the caller, as its
-//! specification demands: `sudo` often keeps the variable of somebody else.
+//! A flag beats the variable of the same directory, that beats `FIREBUILD_HOME`, that beats a
+//! profile's directory (it can name one for the state only), and that beats the rest.
+//! `XDG_RUNTIME_DIR` counts only when the directory belongs to the caller, as its specification
+//! demands: `sudo` often keeps the variable of somebody else.
 //!
 //! Resolving is pure; nothing is created before somebody asks for it. What is known about instances
 //! (environments, logs) is 0700, data is 0755; run dirs are made by `firebuild_vm::RunDir`.
@@ -117,8 +118,12 @@ impl Paths {
             "/var/lib/firebuild",
             in_user_home(".local/share/firebuild"),
         );
+        // A profile speaks of firebuild alone, so it beats what is said for all programs.
+        let said = [&overrides.state, &overrides.home, &environment.state];
+        let unsaid = said.iter().all(|dir| dir.is_none()) && environment.home.is_none();
+        let of_profile = overrides.profile_state.clone().filter(|_| unsaid);
         let state = choose(
-            &overrides.state,
+            &overrides.state.clone().or(of_profile),
             &environment.state,
             "",
             environment.xdg_state.as_ref(),
@@ -323,6 +328,26 @@ mod tests {
             resolve(&flags, &environment),
             ["/flag", "/flag", "/flag-run"]
         );
+    }
+
+    #[test]
+    fn a_profile_stands_between_variables_and_defaults() {
+        let overrides = Overrides {
+            profile_state: Some(PathBuf::from("/profile")),
+            ..Overrides::default()
+        };
+        let mut environment = user();
+        environment.xdg_state = Some(PathBuf::from("/xdg"));
+        assert_eq!(resolve(&overrides, &environment)[1], "/profile");
+        environment.home = Some(PathBuf::from("/home-var"));
+        assert_eq!(resolve(&overrides, &environment)[1], "/home-var");
+        environment.state = Some(PathBuf::from("/state-var"));
+        assert_eq!(resolve(&overrides, &environment)[1], "/state-var");
+        let overrides = Overrides {
+            state: Some(PathBuf::from("/flag")),
+            ..overrides
+        };
+        assert_eq!(resolve(&overrides, &environment)[1], "/flag");
     }
 
     #[test]

@@ -288,6 +288,7 @@ fn store(
         drivers: closure.drivers,
         modules,
         dir: catalogue.dir().join(id),
+        elsewhere: None,
     };
     let mut record = serde_json::to_vec_pretty(&kernel).map_err(|error| {
         Error::caused(
@@ -352,7 +353,7 @@ fn is_deb(path: &Path) -> Result<bool, KernelError> {
     Ok(head == deb::MAGIC)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
         .to_string_lossy()

@@ -41,6 +41,7 @@ mod modinfo;
 mod modules;
 mod record;
 mod remove;
+mod root;
 #[cfg(test)]
 mod tests;
 
@@ -50,3 +51,4 @@ pub use error::{KernelError, KernelErrorKind};
 pub use import::{Imported, Request, Source, import};
 pub use record::{Kernel, Module, Origin, Presence};
 pub use remove::remove;
+pub use root::select;

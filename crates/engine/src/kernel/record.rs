@@ -41,6 +41,9 @@ pub struct Kernel {
     /// The directory that holds it. Not part of the record: a catalogue may move.
     #[serde(skip)]
     pub(crate) dir: PathBuf,
+    /// The ELF file where it is not in that directory: a kernel of the original's storage root.
+    #[serde(skip)]
+    pub(crate) elsewhere: Option<PathBuf>,
 }
 
 /// Where a kernel came from.
@@ -88,7 +91,9 @@ impl Kernel {
 
     /// The ELF file.
     pub fn vmlinux(&self) -> PathBuf {
-        self.dir.join("vmlinux")
+        self.elsewhere
+            .clone()
+            .unwrap_or_else(|| self.dir.join("vmlinux"))
     }
 
     /// The modules that a VM with these purposes loads, in load order, with their files.

@@ -7,7 +7,7 @@ use super::prepare::{Prepared, prepare};
 use super::request::{Detached, DiskFor, Outcome, Request};
 use crate::error::Error;
 use crate::instance::Instances;
-use crate::kernel::Catalogue;
+use crate::kernel;
 use crate::monitor::{Causes, News, Notice, Notices, abandon, listen, spawn};
 use crate::paths::Paths;
 
@@ -22,9 +22,12 @@ pub fn detached(
     disk_for: DiskFor<'_>,
     notices: Notices<'_>,
 ) -> Result<Result<Detached, Outcome>, RunError> {
-    let kernel = Catalogue::new(paths)
-        .find(request.kernel.as_deref())
-        .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
+    let kernel = kernel::select(
+        paths,
+        request.kernel_root.as_deref(),
+        request.kernel.as_deref(),
+    )
+    .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
     let Prepared {
         mut record,
         mut order,

@@ -11,7 +11,7 @@ use super::prepare::{Prepared, prepare};
 use super::request::{DiskFor, Outcome, Request};
 use crate::error::Error;
 use crate::instance::Instances;
-use crate::kernel::Catalogue;
+use crate::kernel;
 use crate::monitor::{
     Front, Notice, Notices, Output, RawMode, SignalMeaning, Stdio, WINCH, own, terminal_size,
 };
@@ -42,12 +42,12 @@ pub fn foreground(
         )
     };
     let signals = SignalFd::new(&FORWARDED).map_err(failed)?;
-    let catalogue = Catalogue::new(paths);
-    // A kernel in use stays until the VMM has read it; the lock is given back with this function, and
-    // removing waits no longer than the start takes.
-    let kernel = catalogue
-        .find(request.kernel.as_deref())
-        .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
+    let kernel = kernel::select(
+        paths,
+        request.kernel_root.as_deref(),
+        request.kernel.as_deref(),
+    )
+    .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
     let size = terminal_size(&stdio.stdout).filter(|_| request.terminal);
     let Prepared {
         record,

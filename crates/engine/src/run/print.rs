@@ -6,7 +6,7 @@ use super::error::{RunError, RunErrorKind};
 use super::prepare::prepare;
 use super::request::{DiskFor, Request};
 use crate::error::Error;
-use crate::kernel::Catalogue;
+use crate::kernel;
 use crate::monitor::dry;
 use crate::paths::Paths;
 
@@ -24,9 +24,12 @@ pub struct Printed {
 /// # Errors
 /// As for a run, up to the launch.
 pub fn print(paths: &Paths, request: &Request, disk_for: DiskFor<'_>) -> Result<Printed, RunError> {
-    let kernel = Catalogue::new(paths)
-        .find(request.kernel.as_deref())
-        .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
+    let kernel = kernel::select(
+        paths,
+        request.kernel_root.as_deref(),
+        request.kernel.as_deref(),
+    )
+    .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
     let prepared = prepare(
         paths,
         request,

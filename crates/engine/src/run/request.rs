@@ -48,6 +48,8 @@ pub struct Request {
     pub disk_bytes: u64,
     /// The id of a kernel; by default the newest that fits.
     pub kernel: Option<String>,
+    /// A directory in which the kernel's id is looked for first.
+    pub kernel_root: Option<PathBuf>,
     /// Further arguments for the kernel.
     pub kernel_args: Vec<String>,
     /// Which processor emulation.
@@ -80,6 +82,7 @@ impl Request {
             memory_mib: 512,
             disk_bytes: 10 << 30,
             kernel: None,
+            kernel_root: None,
             kernel_args: Vec::new(),
             accel: Accel::Auto,
             machine: MachineType::Auto,
