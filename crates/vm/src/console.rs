@@ -147,9 +147,9 @@ mod tests {
         drop(guest);
         assert!(!console.pump());
         assert!(console.fd().is_none());
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntw");
+        assert_eq!(fs_err::read(&path).unwrap(), b"one\ntw");
         assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            fs_err::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
         assert_eq!(console.dropped(), 8);

@@ -19,7 +19,7 @@ use firebuild_sys::{pidfd, spawn};
 use fs_err as fs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
@@ -240,7 +240,10 @@ impl Descriptors {
                 Descriptor::Memory { name, parts } => {
                     made.insert(name.clone(), fill_memory(name, parts, user)?);
                 }
-                Descriptor::SocketPair { names: [a, b] } => {
+                Descriptor::SocketPair {
+                    names: [a, b],
+                    send_buffer_bytes,
+                } => {
                     let pair = socketpair(
                         AddressFamily::UNIX,
                         SocketType::STREAM,
@@ -248,6 +251,11 @@ impl Descriptors {
                         None,
                     );
                     let (one, other) = pair.map_err(|e| failed(a, e.into()))?;
+                    for end in [&one, &other] {
+                        if let Some(bytes) = send_buffer_bytes {
+                            set_send_buffer(end, *bytes);
+                        }
+                    }
                     made.insert(a.clone(), one);
                     made.insert(b.clone(), other);
                 }
@@ -278,6 +286,13 @@ impl Descriptors {
         self.0
             .remove(name)
             .ok_or_else(|| LaunchError::new(LaunchErrorKind::Descriptor(name.to_owned())))
+    }
+}
+
+/// Asks for a send buffer of this size. A smaller one costs speed and nothing else.
+fn set_send_buffer(socket: &OwnedFd, bytes: usize) {
+    if sockopt::set_socket_send_buffer_size_force(socket, bytes).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(socket, bytes);
     }
 }
 

@@ -106,8 +106,12 @@ pub enum Descriptor {
     },
     /// A pair of connected Unix stream sockets (`socketpair(2)`).
     SocketPair {
-        /// Names of the two ends inside the plan. An end that ends in `.host` stays with the launcher.
+        /// Names of the two ends inside the plan. An end that no process inherits stays with the launcher.
         names: [String; 2],
+        /// Send buffer of both ends in bytes, as far as the kernel allows (`net.core.wmem_max` for an ordinary user);
+        /// the kernel's default where none is given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        send_buffer_bytes: Option<usize>,
     },
     /// A pipe.
     Pipe {

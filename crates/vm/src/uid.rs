@@ -190,6 +190,6 @@ mod tests {
             63_000
         );
         drop(second);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,6 +1,11 @@
 //! Specs and the plans they become, as texts: `golden/NAME.spec.json` and `golden/NAME.plan.json`.
 //!
 //! Write the plans anew with `FIREBUILD_BLESS=1 cargo test -p firebuild-vm --test golden`, and read the difference.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests: what fails here fails the test, and skips are loud"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -80,7 +85,7 @@ fn golden() -> PathBuf {
 }
 
 fn spec(name: &str) -> VmSpec {
-    let text = std::fs::read_to_string(golden().join(format!("{name}.spec.json"))).unwrap();
+    let text = fs_err::read_to_string(golden().join(format!("{name}.spec.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -119,9 +124,9 @@ fn specs_become_these_plans() {
         let made = plan(name, host);
         let file = golden().join(format!("{name}.plan.json"));
         if bless {
-            std::fs::write(&file, &made).unwrap();
+            fs_err::write(&file, &made).unwrap();
         }
-        let expected = std::fs::read_to_string(&file).unwrap_or_default();
+        let expected = fs_err::read_to_string(&file).unwrap_or_default();
         assert!(
             made == expected,
             "the plan of {name} is another one than {}:\n{made}",
@@ -141,7 +146,7 @@ fn the_text_of_a_spec_reads_back() {
 
 #[test]
 fn every_file_is_a_case() {
-    let mut found: Vec<String> = std::fs::read_dir(golden())
+    let mut found: Vec<String> = fs_err::read_dir(golden())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter_map(|name| name.strip_suffix(".spec.json").map(str::to_owned))

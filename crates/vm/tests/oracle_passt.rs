@@ -2,6 +2,11 @@
 //!
 //! The installed passt is the oracle: the same frames are sent without the guard too, which shows that they mean what the
 //! test thinks they mean.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests: what fails here fails the test, and skips are loud"
+)]
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};

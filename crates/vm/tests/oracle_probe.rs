@@ -1,4 +1,9 @@
 //! The bytes of the KVM probe's guest are those that its source gives.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests: what fails here fails the test, and skips are loud"
+)]
 
 use std::path::Path;
 use std::process::Command;
@@ -44,6 +49,6 @@ fn the_probes_guest_is_built_from_its_source() {
             }
         }
     }
-    let built = std::fs::read(dir.path().join("probe.bin")).unwrap();
-    assert_eq!(built, std::fs::read(source.with_extension("bin")).unwrap());
+    let built = fs_err::read(dir.path().join("probe.bin")).unwrap();
+    assert_eq!(built, fs_err::read(source.with_extension("bin")).unwrap());
 }

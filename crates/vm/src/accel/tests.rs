@@ -41,8 +41,8 @@ fn a_vmm_that_fails_or_hangs_is_a_reason() {
 
     let dir = tempfile::tempdir().unwrap();
     let hangs = dir.path().join("vmm");
-    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 60\n").unwrap();
-    std::fs::set_permissions(&hangs, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs_err::write(&hangs, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs_err::set_permissions(&hangs, std::fs::Permissions::from_mode(0o755)).unwrap();
     let begin = Instant::now();
     let reason = run_guest(&hangs, &[], None).unwrap_err();
     assert!(reason.contains("within 3 s"), "{reason}");
@@ -84,7 +84,7 @@ fn an_answer_counts_for_its_host_only() {
         assert_eq!(remembered(&file, &host), Some(problem));
         assert_eq!(remembered(&file, "another boot"), None);
     }
-    std::fs::write(&file, "{}").unwrap();
+    fs_err::write(&file, "{}").unwrap();
     assert_eq!(remembered(&file, &host), None);
 }
 
@@ -97,9 +97,9 @@ fn the_device_must_be_open_to_machines() {
             .unwrap_err()
             .contains("there is no")
     );
-    std::fs::write(&device, "").unwrap();
+    fs_err::write(&device, "").unwrap();
     let with_mode =
-        |mode| std::fs::set_permissions(&device, std::fs::Permissions::from_mode(mode)).unwrap();
+        |mode| fs_err::set_permissions(&device, std::fs::Permissions::from_mode(mode)).unwrap();
     with_mode(0o666);
     assert_eq!(device_group(&device, 0), Ok(None));
     with_mode(0o660);

@@ -52,6 +52,7 @@ fn process(role: Role, script: &str, fds: &[&str]) -> PlannedProcess {
 fn socket_pair(host: &str, child: &str) -> Descriptor {
     Descriptor::SocketPair {
         names: [host.to_owned(), child.to_owned()],
+        send_buffer_bytes: None,
     }
 }
 
@@ -63,7 +64,7 @@ fn run_dir(base: &Path) -> RunDir {
 fn a_child_gets_its_descriptors_and_no_others() {
     let base = tempfile::tempdir().unwrap();
     let file = base.path().join("disk");
-    std::fs::write(&file, "disk").unwrap();
+    fs_err::write(&file, "disk").unwrap();
     let mut plan = plan(
         "cat <&3 >&5; cat <&4 >&5; ls /proc/self/fd | wc -l >&5; pwd >&5; env | grep -c . >&5",
     );
@@ -119,7 +120,7 @@ fn the_last_words_of_a_vmm_are_told() {
         end.words(),
         "the VMM ended with status 3\n  vmm: first\n  vmm: it is broken"
     );
-    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+    assert_eq!(fs_err::read_dir(base.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_helper_that_fails_stops_the_launch() {
     );
     assert!(!mark.exists(), "the VMM was not started");
     assert_eq!(
-        std::fs::read_dir(base.path()).unwrap().count(),
+        fs_err::read_dir(base.path()).unwrap().count(),
         0,
         "nothing is left"
     );
@@ -200,7 +201,7 @@ fn a_machine_that_is_dropped_is_killed() {
     let pid = machine.vmm_pid().unwrap();
     drop(machine);
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
-    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+    assert_eq!(fs_err::read_dir(base.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn a_run_dir_is_private_locked_and_gone_in_the_end() {
     let base = base.path().join("run");
     let dir = RunDir::create(&base, "0123456789abcdef").unwrap();
     assert_eq!(dir.path(), base.join("0123456789ab"));
-    let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
+    let mode = fs_err::metadata(dir.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(dir.user().is_some(), rustix::process::geteuid().is_root());
     assert!(is_alive(dir.path()).unwrap());
@@ -31,7 +31,7 @@ fn a_run_dir_is_private_locked_and_gone_in_the_end() {
 fn what_a_dead_machine_left_is_taken_over() {
     let base = tempfile::tempdir().unwrap();
     let dir = RunDir::create(base.path(), "dead").unwrap();
-    std::fs::write(dir.path().join("control.sock"), "").unwrap();
+    fs_err::write(dir.path().join("control.sock"), "").unwrap();
     let path = dir.path().to_owned();
     // As a killed owner: the lock goes, the directory stays.
     drop(dir);
@@ -69,7 +69,7 @@ fn long_paths_are_refused_with_number_and_remedy() {
 #[test]
 fn a_base_that_others_write_to_is_refused() {
     let base = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    fs_err::set_permissions(base.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(
         RunDir::create(base.path(), "x").unwrap_err().kind(),
         RunDirErrorKind::Unsafe

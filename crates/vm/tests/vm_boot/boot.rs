@@ -1,6 +1,6 @@
 //! From a spec to an exit record, on every machine model, with nothing left behind.
 
-use std::fs;
+use fs_err as fs;
 use std::path::Path;
 
 use firebuild_guest_proto::StreamId;

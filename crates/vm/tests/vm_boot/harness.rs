@@ -1,7 +1,7 @@
 //! What the VM tests share: kernel and modules, initrds, and a driver that is an owner's poll loop in small.
 
+use fs_err as fs;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -441,8 +441,10 @@ pub(crate) fn drive_at_most(
         if error.is_none() {
             error = agent.pump(Some(1)).err();
         }
-        take(agent.stdout(), &mut stdout).map(|count| agent.consume_stdout(count));
-        take(agent.stderr(), &mut stderr).map(|count| agent.consume_stderr(count));
+        let count = take(agent.stdout(), &mut stdout);
+        agent.consume_stdout(count);
+        let count = take(agent.stderr(), &mut stderr);
+        agent.consume_stderr(count);
         while error.is_none() {
             match agent.next_event() {
                 Ok(Some(event)) => {
@@ -481,12 +483,12 @@ pub(crate) fn drive_at_most(
     }
 }
 
-fn take(incoming: Incoming<'_>, into: &mut Vec<u8>) -> Option<usize> {
+fn take(incoming: Incoming<'_>, into: &mut Vec<u8>) -> usize {
     match incoming {
         Incoming::Bytes(bytes) => {
             into.extend_from_slice(bytes);
-            Some(bytes.len())
+            bytes.len()
         }
-        Incoming::Pending | Incoming::Ended => None,
+        Incoming::Pending | Incoming::Ended => 0,
     }
 }

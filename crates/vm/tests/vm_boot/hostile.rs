@@ -67,7 +67,7 @@ fn vm_console_flood_is_bounded_and_stops_nothing() {
     let run = drive(lab.start(spec, &lab.backend(false)), |_, _, _| {});
     assert_eq!(run.exit_code(), Some(0), "{run:?}");
     assert_eq!(run.stdout, b"still here\n");
-    assert_eq!(std::fs::metadata(log).unwrap().len(), 100_000);
+    assert_eq!(fs_err::metadata(log).unwrap().len(), 100_000);
 }
 
 #[test]

@@ -77,8 +77,8 @@ impl Outside {
             .unwrap();
         let pid = holder.id();
         let outside = Self(holder);
-        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-        while std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap() == own {
+        let own = fs_err::read_link("/proc/self/ns/net").unwrap();
+        while fs_err::read_link(format!("/proc/{pid}/ns/net")).unwrap() == own {
             std::thread::sleep(Duration::from_millis(5));
         }
         shell(&format!(

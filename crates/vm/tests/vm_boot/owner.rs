@@ -76,7 +76,7 @@ fn vm_dies_with_its_owner() {
     let deadline = Instant::now() + Duration::from_secs(5);
     let alive = |pid: &String| {
         // A killed child of a killed parent is reaped by init; until then it is a zombie, which holds nothing.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         !stat.is_empty() && !stat.contains(") Z ")
     };
     while pids.iter().any(alive) {
