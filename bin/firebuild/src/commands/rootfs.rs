@@ -1,6 +1,7 @@
 //! `firebuild rootfs`, alias `build`: a Dockerfile becomes an image and a bootable disk.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +44,10 @@ pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
     if let Some(file) = &args.iidfile {
         fs_err::write(file, report.config.to_string())?;
     }
-    finish(&report, mode, args.quiet);
+    // An archive on standard output stays an archive.
+    if !request.outputs.iter().any(Output::is_stream) {
+        finish(&report, mode, args.quiet);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,6 +147,7 @@ fn request(args: &RootfsArgs) -> Result<Request, Failure> {
         .map(|text| Output::parse(text))
         .collect::<Result<_, _>>()
         .map_err(Failure::from)?;
+    check_streams(&request.outputs)?;
     request.disk = !request.tags.is_empty();
     request.min_size = match (&args.size, args.filesystem_size_mbs) {
         (Some(text), _) => Some(sizes::bytes(text, "--size")?),
@@ -178,6 +183,23 @@ fn request(args: &RootfsArgs) -> Result<Request, Failure> {
         output::note("note: without --tag or --output the result only stays in the cache");
     }
     Ok(request)
+}
+
+/// Standard output takes one archive, and a terminal takes none.
+fn check_streams(outputs: &[Output]) -> Result<(), Failure> {
+    let streams = outputs.iter().filter(|output| output.is_stream()).count();
+    if streams > 1 {
+        return Err(Failure::usage(
+            "more than one --output goes to standard output",
+        ));
+    }
+    if streams == 1 && std::io::stdout().is_terminal() {
+        return Err(
+            Failure::usage("an --output would write an archive to the terminal")
+                .hint("redirect standard output, or give the output a dest=FILE"),
+        );
+    }
+    Ok(())
 }
 
 /// A `--tag`.

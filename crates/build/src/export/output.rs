@@ -163,6 +163,14 @@ impl Output {
     }
 }
 
+impl Output {
+    /// Whether it goes to standard output, which then carries nothing else.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.dest == Dest::Stdout
+    }
+}
+
 fn truth(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "t" => Ok(true),

@@ -74,12 +74,22 @@ pub(crate) fn fetch(
     let registry = Registry::new(registry::Options::default());
     transfer::pull(store, &registry, reference, &platform, &transfer::Limits::default(), sink, cancel).map_err(|error| {
         let kind = if cancel.is_raised() { BuildErrorKind::Cancelled } else { BuildErrorKind::Image };
-        let hint = format!(
-            "firebuild baseos --bootstrap makes bases such as {} from packages where no registry can be reached",
-            reference.familiar()
-        );
-        let hint = reference.canonical().starts_with("docker.io/library/").then_some(hint);
+        let hint = bootstrap_hint(reference);
         let message = format!("cannot get image {}", reference.familiar());
         BuildError::caused(kind, message, error).hints(hint)
+    })
+}
+
+/// For an official image that cannot be had: what works without a registry.
+fn bootstrap_hint(reference: &Reference) -> Option<String> {
+    let canonical = reference.canonical();
+    let short = canonical.strip_prefix("docker.io/library/")?;
+    let bootstraps = ["debian:", "ubuntu:"]
+        .iter()
+        .any(|distribution| short.starts_with(distribution));
+    Some(if bootstraps {
+        format!("firebuild baseos --bootstrap {short} makes it from packages where no registry can be reached")
+    } else {
+        "where no registry can be reached, firebuild baseos --bootstrap debian:bookworm makes a base from packages, and firebuild image load reads a saved image".to_owned()
     })
 }

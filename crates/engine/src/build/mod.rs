@@ -120,10 +120,12 @@ pub fn build(
                 _ => BuildErrorKind::Step,
             };
             let (place, hints) = (source.place(error.span()), error.hints().to_vec());
+            let full = disk_full(&error).then(no_space_hint);
             let message = error.to_string();
             BuildError::caused(kind, message, error)
                 .at(place)
                 .hints(hints)
+                .hints(full)
         },
     )?;
     let chain = &solved.chain;
@@ -409,7 +411,23 @@ fn write_outputs(
 
 fn output_failed(error: firebuild_build::export::ExportError) -> BuildError {
     let full = error.kind() == firebuild_build::export::ExportErrorKind::NoSpace;
-    let hint = full.then(|| "free some space, or point --home to a larger disk".to_owned());
+    let hint = full.then(no_space_hint);
     let message = error.to_string();
     BuildError::caused(BuildErrorKind::Output, message, error).hints(hint)
+}
+
+fn no_space_hint() -> String {
+    "free some space, or point --home to a larger disk".to_owned()
+}
+
+/// Whether somewhere beneath an error the disk, or the user's part of it, is full.
+fn disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        })
 }
