@@ -8,7 +8,7 @@ use std::io;
 
 use super::error::Ext4Error;
 use super::extent::ExtentTree;
-use super::format::{BLOCK, BLOCK_SIZE, MAX_FILE_SIZE};
+use super::format::{BLOCK, BLOCK_SIZE};
 use super::stream::Stream;
 use crate::tree::{Content, Contents, Extent, InodeId, Opened, Source, Tree};
 
@@ -27,16 +27,6 @@ pub(super) fn copy(
     content: &Content,
     contents: &dyn Contents,
 ) -> Result<([u8; 60], u64), Ext4Error> {
-    if content.size > MAX_FILE_SIZE {
-        return Err(Ext4Error::unrepresentable(
-            tree,
-            id,
-            format!(
-                "{} bytes are more than a file in ext4 can have",
-                content.size
-            ),
-        ));
-    }
     if content.size > 0 {
         let cannot_read =
             |source| Ext4Error::content(tree, id, "cannot read the content", Some(source));
@@ -91,7 +81,8 @@ pub(super) fn copy(
                 })?;
             let padded = len.next_multiple_of(BLOCK);
             room[len..padded].fill(0);
-            let first = u32::try_from(position / BLOCK_SIZE).expect("the size was checked");
+            let first =
+                u32::try_from(position / BLOCK_SIZE).expect("the plan has checked the size");
             let kept = drop_zeros(&mut room[..padded], first, start, &mut runs);
             stream.commit(kept);
             for (logical, start, len) in runs.drain(..) {

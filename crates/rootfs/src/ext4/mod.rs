@@ -70,6 +70,9 @@ pub struct Options {
     pub label: Vec<u8>,
     /// Whether there is a journal, and how large.
     pub journal: Journal,
+    /// Whether a directory `lost+found` is added where the tree has none. Without it the image holds exactly the tree;
+    /// `e2fsck` makes one when it repairs something.
+    pub lost_found: bool,
     /// The time that the superblock and `lost+found` have, in seconds. Without it that of the newest file.
     pub epoch: Option<i64>,
     /// Files that are newer than this get this time (`SOURCE_DATE_EPOCH`).
@@ -97,6 +100,7 @@ impl Default for Options {
             free_bytes: 8 << 20,
             label: Vec::new(),
             journal: Journal::Auto,
+            lost_found: false,
             epoch: None,
             clamp_mtime: None,
             identity: Vec::new(),

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Ext4Error, Ext4ErrorKind};
 use super::format::{
-    BLOCK_SIZE, BLOCKS_PER_GROUP, DESCS_PER_BLOCK, FIRST_INO, MAX_FAST_SYMLINK,
+    BLOCK_SIZE, BLOCKS_PER_GROUP, DESCS_PER_BLOCK, FIRST_INO, MAX_FAST_SYMLINK, MAX_FILE_SIZE,
     MAX_INODES_PER_GROUP, MAX_LINKS, ROOT_INO,
 };
 use super::inode;
@@ -53,9 +53,10 @@ impl Plan {
     /// Numbers and checks a tree.
     pub(super) fn new(tree: &Tree, options: &Options) -> Result<Self, Ext4Error> {
         let root = &tree[InodeId::ROOT];
-        let lost_found = !root
+        let there = root
             .children()
             .is_some_and(|children| children.contains_key(LOST_FOUND));
+        let lost_found = options.lost_found && !there;
         let mut plan = Self {
             order: Vec::with_capacity(tree.len() as usize),
             numbers: vec![0; tree.id_bound()],
@@ -145,6 +146,13 @@ impl Plan {
                     blocks += (bytes / 3700 + bytes / 1_000_000 + 3) as u64;
                 }
                 Kind::File(content) => {
+                    if content.size > MAX_FILE_SIZE {
+                        let what = format!(
+                            "{} bytes are more than a file in ext4 can have",
+                            content.size
+                        );
+                        return Err(Ext4Error::unrepresentable(tree, id, what));
+                    }
                     let data = content.size.div_ceil(BLOCK_SIZE);
                     blocks = blocks.saturating_add(data + data / 256 + 1);
                 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// All differences, but for `lost+found` and the sizes of directories.
+/// All differences, but for the sizes of directories.
 pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut links = [BTreeMap::new(), BTreeMap::new()];
@@ -52,9 +52,7 @@ pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
                 found.push(format!("{}: only in the first", at.join(name).display()));
             }
             for name in others.difference(&names) {
-                if !at.as_os_str().is_empty() || name != "lost+found" {
-                    found.push(format!("{}: only in the second", at.join(name).display()));
-                }
+                found.push(format!("{}: only in the second", at.join(name).display()));
             }
             todo.extend(names.intersection(&others).map(|name| at.join(name)));
         }

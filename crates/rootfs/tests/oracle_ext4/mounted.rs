@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
-use firebuild_rootfs::ext4::{self, Journal, Options};
+use firebuild_rootfs::ext4::{self, Ext4ErrorKind, Journal, Options};
 use firebuild_rootfs::tar::{Output, ReadOptions, WriteOptions, read_layer, write_tree};
-use firebuild_rootfs::tree::{Kind, Tree};
+use firebuild_rootfs::tree::{Content, Inode, InodeId, Kind, Meta, Tree};
 
 use crate::common::{needs, sh};
 use crate::compare::differences;
 use crate::images::{
-    Blob, Mounted, TORTURE_NEEDS, create, debugfs, fsck, image_of, make, scan, torture,
+    Blob, Mounted, TORTURE_NEEDS, create, debugfs, fsck, image_of, make, memory, scan, torture,
+    try_make,
 };
 
 fn mounts() -> Vec<&'static str> {
@@ -96,9 +97,11 @@ fn what_is_written_later_keeps_it_sound() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
-    let (dir, image) = (temp.path().join("d"), temp.path().join("a.img"));
+    let dir = temp.path().join("d");
     torture(&dir);
-    for journal in [Journal::Auto, Journal::None] {
+    for (name, journal) in [("a.img", Journal::Auto), ("b.img", Journal::None)] {
+        // A name each: a loop device may outlive its mount, and would remember the other image.
+        let image = temp.path().join(name);
         let options = Options {
             free_bytes: 200 << 20,
             journal,
@@ -155,6 +158,66 @@ fn it_grows_and_shrinks() {
 }
 
 #[test]
+fn large_attributes_are_read_by_the_kernel() {
+    if !needs("large_attributes_are_read_by_the_kernel", &mounts()) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let image = temp.path().join("a.img");
+    let mut tree = Tree::new();
+    let mut inode = Inode::new(
+        Meta::default(),
+        Kind::File(Content::from_bytes(b"x".to_vec())),
+    );
+    for (n, len) in [10usize, 3000, 3500, 4500, 65_536].into_iter().enumerate() {
+        let name = format!("user.{n}");
+        inode
+            .meta
+            .xattrs
+            .insert(name.into_bytes().into(), vec![n as u8 + 1; len].into());
+    }
+    tree.insert(InodeId::ROOT, b"f", inode.clone()).unwrap();
+    tree.insert(InodeId::ROOT, b"g", inode.clone()).unwrap();
+    make(&tree, &memory(), &image, &Options::default());
+    fsck(&image);
+    let mounted = Mounted::new(&image, &temp.path().join("m"), "rw");
+    for (name, value) in &inode.meta.xattrs {
+        let mut read = vec![0; 70_000];
+        let len = rustix::fs::lgetxattr(mounted.at.join("f"), &**name, &mut read[..]).unwrap();
+        assert!(read[..len] == **value, "{name:?}");
+    }
+    sh(
+        temp.path(),
+        "setfattr -n user.4 -v small m/f; setfattr -x user.3 m/f; rm m/g",
+    );
+    mounted.unmount();
+    fsck(&image);
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_its_own() {
+    if !needs("a_full_disk_is_an_error_of_its_own", &["root"]) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    sh(temp.path(), "mkdir m; mount -t tmpfs -o size=4m none m");
+    let mut tree = Tree::new();
+    let content = Content::from_bytes(vec![1; 8 << 20]);
+    tree.insert(
+        InodeId::ROOT,
+        b"f",
+        Inode::new(Meta::default(), Kind::File(content)),
+    )
+    .unwrap();
+    let image = temp.path().join("m/a.img");
+    let result = try_make(&tree, &memory(), &image, &Options::default());
+    sh(temp.path(), "umount m");
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), Ext4ErrorKind::NoSpace);
+    assert_eq!(error.to_string(), "cannot write the ext4 image");
+}
+
+#[test]
 fn a_scratch_disk_is_ready_at_once() {
     if !needs(
         "a_scratch_disk_is_ready_at_once",
@@ -164,7 +227,7 @@ fn a_scratch_disk_is_ready_at_once() {
     }
     let temp = tempfile::tempdir().unwrap();
     for size in [8u64 << 20, 100 << 20, 10 << 30, 1 << 40] {
-        // A name each: a loop device may outlive its mount for a moment.
+        // A name each, as above.
         let image = temp.path().join(format!("{size}.img"));
         let summary = ext4::write_empty(&create(&image), size, "scratch", b"one").unwrap();
         assert_eq!(summary.size, size);

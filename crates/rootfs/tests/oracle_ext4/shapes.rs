@@ -177,6 +177,7 @@ fn options_show_in_the_superblock() {
     tree.insert(InodeId::ROOT, b"f", inode).unwrap();
     let options = Options {
         label: b"root fs".to_vec(),
+        lost_found: true,
         clamp_mtime: Some(1_000_000_000),
         ..Options::default()
     };
@@ -185,13 +186,15 @@ fn options_show_in_the_superblock() {
     let text = debugfs(&image, "show_super_stats -h");
     assert!(text.contains("Filesystem volume name:   root fs"), "{text}");
     assert!(text.contains("Sep  9 01:46:40 2001"), "{text}");
+    let read = read_back(&image);
     assert_eq!(
-        read_back(&image)[InodeId(1)].meta.mtime,
+        read[read.find(b"f").unwrap()].meta.mtime,
         Time {
             secs: 1_000_000_000,
             nanos: 0
         }
     );
+    assert!(debugfs(&image, "stat /lost+found").contains("Inode: 11   Type: directory"));
     let options = Options {
         label: vec![b'x'; 17],
         ..Options::default()

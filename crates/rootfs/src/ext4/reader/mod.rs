@@ -25,7 +25,6 @@ use super::format::{
     INODE_SIZE_16, MAX_FAST_SYMLINK, ROOT_INO, RawInode, SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
     file_type, incompat, inode_flag, ro_compat,
 };
-use super::plan::LOST_FOUND;
 use crate::tree::{Content, Device, Inode, InodeId, Kind, Meta, Source, Time, Tree, TreeError};
 
 /// Why an image could not be read.
@@ -64,7 +63,7 @@ impl From<TreeError> for ReadError {
     }
 }
 
-/// Reads the tree of an image. Files refer to it as the blob `blob`. An empty `lost+found` is left out.
+/// Reads the tree of an image. Files refer to it as the blob `blob`.
 ///
 /// # Errors
 /// When it cannot be read, is no ext4 image of the kind above, or is damaged.
@@ -242,11 +241,6 @@ impl<'a> Reader<'a> {
                     todo.push((child, raw, there));
                 }
             }
-        }
-        if let Some(id) = tree.child(InodeId::ROOT, LOST_FOUND)
-            && tree[id].children().is_some_and(|c| c.is_empty())
-        {
-            tree.remove(InodeId::ROOT, LOST_FOUND)?;
         }
         Ok(tree)
     }
