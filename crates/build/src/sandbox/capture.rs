@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use firebuild_rootfs::layer::{Change, Layer};
 use firebuild_rootfs::overlay::{copy_layer, upper_layer};
 use firebuild_rootfs::tree::{Content, Contents, Kind, Opened, Source, Tree};
 use firebuild_rootfs::unpack::Skipped;
-use firebuild_rootfs::walk::{DirContents, open_root};
+use firebuild_rootfs::walk::{DirContents, WalkOptions, open_root, walk};
 
 use super::job::{Ask, Reply, Scope};
 use super::process::Running;
@@ -34,6 +34,50 @@ pub(super) fn layer(
     upper: &Path,
     copy: bool,
 ) -> Result<NewLayer, ExecError> {
+    let scope = sandbox.namespace()?.scope;
+    let (left, root) = if scope == Scope::Host {
+        let root = open_root(upper)
+            .map_err(|error| failed("cannot open what the step has changed", error))?;
+        let left = walk(root.as_fd(), WalkOptions::default())
+            .map_err(|error| failed("cannot read what the step has changed", error))?;
+        (left, Some(root))
+    } else {
+        (receive(running)?, None)
+    };
+    let layer = if copy {
+        copy_layer(&left, given, skipped)
+    } else {
+        upper_layer(&left, given, skipped)
+    };
+    note_sockets(sandbox, &layer);
+
+    let store = sandbox.store;
+    let stored = match root {
+        Some(root) => {
+            let files = DirContents::new(root);
+            store_layer(store, &layer, &StoreContents::with_paths(store, &files))
+        }
+        None => {
+            let handed = Handed::new(running, &layer);
+            store_layer(store, &layer, &StoreContents::with_paths(store, &handed))
+        }
+    };
+    let stored = stored.map_err(|error| failed("cannot store what the step has changed", error))?;
+    if scope != Scope::Host {
+        running.ask(&Ask::Finish)?;
+    }
+    let size = store
+        .blob_size(&stored.diff_id)
+        .map_err(|error| failed("cannot find the step's layer", error))?;
+    Ok(NewLayer {
+        diff_id: stored.diff_id,
+        size,
+        layer: stored.layer,
+    })
+}
+
+/// What the inner half found in the upper directory.
+fn receive(running: &mut Running) -> Result<Tree, ExecError> {
     let mut entries = Layer::default();
     loop {
         let frame = running.receive()?;
@@ -63,37 +107,7 @@ pub(super) fn layer(
     let mut left = Tree::new();
     left.apply(&entries)
         .map_err(|error| failed("cannot understand what the step has changed", error))?;
-    drop(entries);
-    let layer = if copy {
-        copy_layer(&left, given, skipped)
-    } else {
-        upper_layer(&left, given, skipped)
-    };
-    note_sockets(sandbox, &layer);
-
-    let store = sandbox.store;
-    let stored = if sandbox.namespace()?.scope == Scope::Host {
-        let root = open_root(upper)
-            .map_err(|error| failed("cannot open what the step has changed", error))?;
-        store_layer(
-            store,
-            &layer,
-            &StoreContents::with_paths(store, &DirContents::new(root)),
-        )
-    } else {
-        let handed = Handed::new(running, &layer);
-        store_layer(store, &layer, &StoreContents::with_paths(store, &handed))
-    };
-    let stored = stored.map_err(|error| failed("cannot store what the step has changed", error))?;
-    running.ask(&Ask::Finish)?;
-    let size = store
-        .blob_size(&stored.diff_id)
-        .map_err(|error| failed("cannot find the step's layer", error))?;
-    Ok(NewLayer {
-        diff_id: stored.diff_id,
-        size,
-        layer: stored.layer,
-    })
+    Ok(left)
 }
 
 /// An archive holds no sockets.

@@ -62,6 +62,8 @@ pub(super) struct StepJob {
     pub(super) resolv_conf: Vec<u8>,
     /// A network namespace with loopback only.
     pub(super) own_network: bool,
+    /// Tell what is in the upper directory, and open its files: the parent has not the ids to look for itself.
+    pub(super) capture: bool,
     /// All capabilities, no filter, nothing masked.
     pub(super) insecure: bool,
     pub(super) mounts: Vec<MountJob>,
@@ -133,9 +135,10 @@ pub(super) enum Reply {
     Done,
     /// The files are made, but for these (see [`super::skipped`]).
     Unpacked { skipped: String },
-    /// The step's program has ended, and with it every process that it left.
+    /// The step's program has ended, and with it every process that it left. Of its directory the upper one is there,
+    /// if it has succeeded.
     Exited { status: Status },
-    /// After a successful step and the frames of what is in its upper directory.
+    /// After a successful step that is captured and the frames of what is in its upper directory.
     Captured,
     /// Descriptors of the files that were asked for, in that order.
     Files,

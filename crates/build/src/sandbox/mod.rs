@@ -43,7 +43,9 @@ use crate::exec::{
     ExecError, ExecErrorKind, Executed, Executor, Exit, Step, StepMount, StepMountKind,
 };
 use crate::graph::{NetworkMode, SecurityMode};
-use job::{Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Status, StepJob, UPPER};
+use job::{
+    Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Scope, Status, StepJob, UPPER,
+};
 use process::Running;
 use snapshots::Snapshots;
 use userns::Namespace;
@@ -229,11 +231,7 @@ impl Sandbox<'_> {
         let status = match running.pump(output, cancel)? {
             Ok(status) => status,
             Err(failure) => {
-                guard.path = running
-                    .end()
-                    .is_err()
-                    .then_some(guard.path.take())
-                    .flatten();
+                running.end()?;
                 return Err(Attempt::of(failure, self.hint()));
             }
         };
@@ -244,7 +242,6 @@ impl Sandbox<'_> {
         if status != Exit::Code(0) {
             running.expect_done()?;
             running.finish()?;
-            guard.path = None;
             return Ok(Executed {
                 status,
                 layer: None,
@@ -305,6 +302,7 @@ impl Sandbox<'_> {
             hostname,
             resolv_conf: resolv_conf(),
             own_network: step.network == NetworkMode::None,
+            capture: self.namespace()?.scope != Scope::Host,
             insecure: step.security == SecurityMode::Insecure,
             mounts,
             files: step
@@ -384,7 +382,7 @@ fn resolv_conf() -> Vec<u8> {
     bytes
 }
 
-/// A directory that is removed unless somebody else has seen to it.
+/// A directory that is removed at the end, if it is there by then.
 struct Leftover<'a> {
     sandbox: &'a Sandbox<'a>,
     path: Option<PathBuf>,
@@ -392,7 +390,10 @@ struct Leftover<'a> {
 
 impl Drop for Leftover<'_> {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
+        // Mostly the inner half has removed it.
+        if let Some(path) = self.path.take()
+            && rustix::fs::lstat(&path).is_ok()
+        {
             // What stays is removed with the session that it belongs to.
             let _ = self.sandbox.remove(&[path]);
         }

@@ -1,5 +1,6 @@
 //! One step from its root to its end, and what it left.
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -31,35 +32,26 @@ enum Report {
     Failed(Failure),
 }
 
-/// Runs the step, tells how it ended and what it changed, and leaves nothing but its upper directory, if that.
+/// Runs the step, tells how it ended and, when it is asked for, what it changed; leaves nothing but its upper directory,
+/// if that.
 pub(super) fn run(link: &Link, job: &StepJob, scope: Scope) -> Result<()> {
-    let directory = &job.root.directory;
-    let result = run_and_capture(link, job, scope);
-    let leftovers: Vec<_> = match result {
-        Ok(true) => [MOUNTPOINT, WORK]
-            .iter()
-            .map(|name| directory.join(name))
-            .collect(),
-        Ok(false) | Err(_) => vec![directory.clone()],
-    };
-    let mounts = job.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountJobKind::Bind { directory, .. } => Some(directory.clone()),
-        _ => None,
-    });
-    for path in mounts.chain(leftovers) {
-        remove::tree(&path).map_err(Failure::because(
-            FailureKind::Host,
-            format!("cannot remove {}", path.display()),
+    let result = prepare(job).and_then(|()| execute(link, job, scope));
+    let succeeded = matches!(result, Ok((Exit::Code(0), _)));
+    // Before the end is told, so that nobody waits for it twice.
+    clean_up(job, succeeded)?;
+    let (status, stubs) = result?;
+    let upper = if succeeded {
+        let path = job.root.directory.join(UPPER);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let upper = rustix::fs::open(&path, flags, Mode::empty()).map_err(Failure::because(
+            FailureKind::Layer,
+            "cannot open what the step has changed",
         ))?;
-    }
-    result?;
-    super::done(link)
-}
-
-/// Gives whether there is an upper directory to keep.
-fn run_and_capture(link: &Link, job: &StepJob, scope: Scope) -> Result<bool> {
-    prepare(job)?;
-    let (status, stubs) = execute(link, job, scope)?;
+        place::remove_stubs(upper.as_fd(), &stubs);
+        Some(upper)
+    } else {
+        None
+    };
     let ended = match status {
         Exit::Code(code) => Status::Code(code),
         Exit::Signal(signal) => Status::Signal(signal),
@@ -69,18 +61,31 @@ fn run_and_capture(link: &Link, job: &StepJob, scope: Scope) -> Result<bool> {
             FailureKind::Cancelled,
             "nobody waits for the step",
         ))?;
-    if status != Exit::Code(0) {
-        return Ok(false);
+    if let Some(upper) = upper.filter(|_| job.capture) {
+        files::capture(link, &upper)?;
     }
-    let upper = job.root.directory.join(UPPER);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let upper = rustix::fs::open(&upper, flags, Mode::empty()).map_err(Failure::because(
-        FailureKind::Layer,
-        "cannot open what the step has changed",
-    ))?;
-    place::remove_stubs(upper.as_fd(), &stubs);
-    files::capture(link, &upper)?;
-    Ok(true)
+    super::done(link)
+}
+
+/// Removes what the step's mounts needed, and without success its upper directory, too.
+fn clean_up(job: &StepJob, succeeded: bool) -> Result<()> {
+    let directory = &job.root.directory;
+    let own = if succeeded {
+        vec![directory.join(MOUNTPOINT), directory.join(WORK)]
+    } else {
+        vec![directory.clone()]
+    };
+    let mounts = job.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountJobKind::Bind { directory, .. } => Some(directory.clone()),
+        _ => None,
+    });
+    for path in mounts.chain(own) {
+        remove::tree(&path).map_err(Failure::because(
+            FailureKind::Host,
+            format!("cannot remove {}", path.display()),
+        ))?;
+    }
+    Ok(())
 }
 
 /// Makes the directories of an overlay. The root of the new file system has the properties of the one below.
@@ -193,19 +198,13 @@ fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)
     // The step's output ends when the step has ended, not when we do.
     silence()?;
 
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        wait_for(link, &report)?;
-        match rustix::io::read(&report, &mut buffer) {
-            Ok(0) => break,
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(host("cannot hear the step")(error)),
-        }
-    }
     wait_for(link, &guardian.pidfd)?;
     guardian.reap()?;
+    // Every writer has ended and the pipe holds a whole report (see [`tell`]).
+    let mut text = Vec::new();
+    std::fs::File::from(report)
+        .read_to_end(&mut text)
+        .map_err(host("cannot hear the step"))?;
     let stubs = match serde_json::from_slice(&text) {
         Ok(Report::Ready(stubs)) => stubs,
         Ok(Report::Failed(failure)) => return Err(failure),
@@ -353,7 +352,7 @@ fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
             process::leave(0)
         }
         Err(failure) => {
-            tell(&report, &Report::Failed(failure));
+            tell(&report, &failed(failure));
             process::leave(1)
         }
     }
@@ -368,12 +367,34 @@ fn is_ended(pipe: &OwnedFd) -> bool {
     poll(&mut fds, Some(&zero)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
-fn tell(report: &OwnedFd, message: &Report) {
-    let text = serde_json::to_vec(message).unwrap_or_default();
-    let mut rest = text.as_slice();
-    while !rest.is_empty() {
-        match rustix::io::write(report, rest) {
-            Ok(count) => rest = &rest[count..],
+/// As much as a pipe takes without a reader: nobody reads the report before its writer has ended.
+const MAX_REPORT: usize = 60 << 10;
+
+/// The report of a step that is about to begin.
+fn ready(stubs: Vec<Stub>) -> Result<Vec<u8>> {
+    match serde_json::to_vec(&Report::Ready(stubs)) {
+        Ok(text) if text.len() <= MAX_REPORT => Ok(text),
+        _ => Err(Failure::new(
+            FailureKind::Step,
+            "the step needs too many or too long places for mounts",
+        )),
+    }
+}
+
+/// The report of a step that cannot begin.
+fn failed(mut failure: Failure) -> Vec<u8> {
+    failure.messages.truncate(8);
+    for message in &mut failure.messages {
+        // Characters of JSON may be six times as long.
+        *message = message.chars().take(1000).collect();
+    }
+    serde_json::to_vec(&Report::Failed(failure)).unwrap_or_default()
+}
+
+fn tell(report: &OwnedFd, mut text: &[u8]) {
+    while !text.is_empty() {
+        match rustix::io::write(report, text) {
+            Ok(count) => text = &text[count..],
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
@@ -382,7 +403,7 @@ fn tell(report: &OwnedFd, message: &Report) {
 
 /// The step's own process: builds the root, enters it, becomes the step's user, and executes its program.
 fn become_step(report: OwnedFd, job: &StepJob, scope: Scope) -> ! {
-    let ready = (|| {
+    let started = (|| {
         // When memory runs out, the step goes before the builder does.
         let _ = fs_err::write("/proc/self/oom_score_adj", "500");
         if job.own_network {
@@ -390,16 +411,16 @@ fn become_step(report: OwnedFd, job: &StepJob, scope: Scope) -> ! {
         }
         let root = root::build(job, scope)?;
         let program = program::prepare(job, &root, scope)?;
-        Ok((program, root))
+        Ok((program, root.fd, ready(root.stubs)?))
     })();
-    match ready {
-        Ok((program, root)) => {
-            tell(&report, &Report::Ready(root.stubs));
-            drop((report, root.fd));
+    match started {
+        Ok((program, root, text)) => {
+            tell(&report, &text);
+            drop((report, root));
             process::leave(program::execute(&program))
         }
         Err(failure) => {
-            tell(&report, &Report::Failed(failure));
+            tell(&report, &failed(failure));
             process::leave(1)
         }
     }

@@ -134,7 +134,12 @@ pub(super) fn a_cancelled_step_leaves_nothing(directory: &Path, _: Who) {
 /// The process that will be killed.
 pub(super) fn builder(directory: &Path, word: &str) {
     let base = Base::new(directory);
-    let _ = run(&base.sandbox(), &base.chain, &shell(&stubborn(word)));
+    // A directory that may belong to a lent id, which only a process with that id can remove.
+    let script = format!(
+        "mkdir /srv/c; touch /srv/c/f; chmod 700 /srv/c; chown 1000 /srv/c 2> /dev/null; {}",
+        stubborn(word)
+    );
+    let _ = run(&base.sandbox(), &base.chain, &shell(&script));
 }
 
 pub(super) fn a_killed_builder_leaves_no_process(directory: &Path, _: Who) {
@@ -158,9 +163,10 @@ pub(super) fn a_killed_builder_leaves_no_process(directory: &Path, _: Who) {
     builder.kill().unwrap();
     builder.wait().unwrap();
     wait_until("nothing of the step runs", || !is_running(&word));
-    // The next process finds the store whole.
-    drop(firebuild_store::Store::open(directory.join("store")).unwrap());
-    Base::new(directory).sh("true").ok();
+    // The next process finds the store whole, and its first step removes what is left.
+    let base = Base::new(directory);
+    base.sh("true").ok();
+    assert_eq!(base.leftovers(), Vec::<String>::new());
 }
 
 pub(super) fn what_a_step_leaves_running_ends(directory: &Path, _: Who) {

@@ -105,7 +105,7 @@ pub(super) fn caches_live_on(directory: &Path, _: Who) {
         "f\n",
         "a seed fills a new cache only"
     );
-    base.sandbox().remove(&[place.clone()]).unwrap();
+    base.sandbox().remove(std::slice::from_ref(&place)).unwrap();
     fs_err::create_dir(&place).unwrap();
     let step = with(
         "ls /other; rm /other/a",
