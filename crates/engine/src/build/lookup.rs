@@ -72,8 +72,21 @@ pub(crate) fn fetch(
         )
     })?;
     let registry = Registry::new(registry::Options::default());
-    transfer::pull(store, &registry, reference, &platform, &transfer::Limits::default(), sink, cancel).map_err(|error| {
-        let kind = if cancel.is_raised() { BuildErrorKind::Cancelled } else { BuildErrorKind::Image };
+    transfer::pull(
+        store,
+        &registry,
+        reference,
+        &platform,
+        &transfer::Limits::default(),
+        sink,
+        cancel,
+    )
+    .map_err(|error| {
+        let kind = if cancel.is_raised() {
+            BuildErrorKind::Cancelled
+        } else {
+            BuildErrorKind::Image
+        };
         let hint = bootstrap_hint(reference);
         let message = format!("cannot get image {}", reference.familiar());
         BuildError::caused(kind, message, error).hints(hint)
@@ -88,7 +101,9 @@ fn bootstrap_hint(reference: &Reference) -> Option<String> {
         .iter()
         .any(|distribution| short.starts_with(distribution));
     Some(if bootstraps {
-        format!("firebuild baseos --bootstrap {short} makes it from packages where no registry can be reached")
+        format!(
+            "firebuild baseos --bootstrap {short} makes it from packages where no registry can be reached"
+        )
     } else {
         "where no registry can be reached, firebuild baseos --bootstrap debian:bookworm makes a base from packages, and firebuild image load reads a saved image".to_owned()
     })
