@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{Cni, Jailer, Log, Machine, Profile, RunCache, Storage, Tracing};
@@ -78,6 +79,14 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Remove the records of all ended VMs, and what a crash or a power cut left
     Purge(PurgeArgs),
+    /// Keep flags under a name, for --profile
+    ProfileCreate(Box<ProfileCreateArgs>),
+    /// List profiles
+    ProfileLs(FormatArgs),
+    /// Show a profile as JSON
+    ProfileInspect(ProfileArg),
+    /// Remove a profile
+    ProfileRm(ProfileArg),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write man pages into a directory
@@ -113,6 +122,18 @@ pub(crate) struct RootfsArgs {
     /// Further results: type=ext4|oci|tar|dir,dest=PATH
     #[arg(long, short = 'o', value_name = "SPEC")]
     pub(crate) output: Vec<String>,
+    /// Take this image instead of a Dockerfile
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "path", "context"])]
+    pub(crate) docker_image: Option<String>,
+    /// What that image was made from: recorded; no base is needed
+    #[arg(long, value_name = "IMAGE", requires = "docker_image", hide = true)]
+    pub(crate) docker_image_base: Option<String>,
+    /// Not here: a RUN instruction does it
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    pub(crate) pre_build_command: Vec<String>,
+    /// Not here: a RUN instruction does it
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    pub(crate) post_build_command: Vec<String>,
     /// Named context: NAME=DIR or NAME=docker-image://REF
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
@@ -186,6 +207,38 @@ pub(crate) struct BuildVm {
     /// Interface that the build server binds
     #[arg(long, value_name = "NAME")]
     pub(crate) bootstrap_server_bind_interface: Option<String>,
+}
+
+impl Command {
+    /// The directory of the VMs' records that a flag names.
+    pub(crate) fn run_cache(&self) -> Option<&PathBuf> {
+        let group = match self {
+            Self::Run(args) => &args.run_cache,
+            Self::Ls(args) => &args.run_cache,
+            Self::Inspect(args) => &args.run_cache,
+            Self::Logs(args) => &args.run_cache,
+            Self::Wait(args) => &args.run_cache,
+            Self::Stop(args) => &args.vms.run_cache,
+            Self::Kill(args) => &args.run_cache,
+            Self::Rm(args) => &args.vms.run_cache,
+            Self::Purge(args) => &args.run_cache,
+            _ => return None,
+        };
+        group.run_cache.as_ref()
+    }
+
+    /// Flags of the original's tracing that were given to a command that looks at VMs.
+    pub(crate) fn tracing(&self) -> Vec<&'static str> {
+        match self {
+            Self::Baseos(args) => args.tracing.given(),
+            Self::Ls(args) => args.tracing.given(),
+            Self::Inspect(args) => args.tracing.given(),
+            Self::Kill(args) => args.tracing.given(),
+            Self::Purge(args) => args.tracing.given(),
+            // These say it together with their other flags, or keep it.
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl BuildVm {
@@ -403,6 +456,9 @@ pub(crate) struct RunArgs {
     /// Working directory instead of the image's
     #[arg(long, short = 'w', value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    /// Public key for the account of --ssh-user: accepted for scripts of the original
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) identity_file: Vec<PathBuf>,
     /// Host name of the guest
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
@@ -413,7 +469,7 @@ pub(crate) struct RunArgs {
     #[arg(long, short = 'p', visible_alias = "port", value_name = "SPEC")]
     pub(crate) publish: Vec<String>,
     /// Detach: a monitor process owns the VM
-    #[arg(long, short = 'd', visible_alias = "detach", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_name = "BOOL", hide_possible_values = true)]
+    #[arg(long, short = 'd', visible_alias = "detach", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), default_value = "false", value_name = "BOOL", hide_possible_values = true)]
     pub(crate) daemonize: bool,
     /// Give the application a terminal
     #[arg(long, short = 't')]
@@ -526,6 +582,8 @@ pub(crate) struct VmsArgs {
     /// Names, ids or unique beginnings of ids
     #[arg(value_name = "VM", required = true)]
     pub(crate) vms: Vec<String>,
+    #[command(flatten)]
+    pub(crate) run_cache: RunCache,
 }
 
 /// `firebuild inspect`
@@ -557,6 +615,8 @@ pub(crate) struct LogsArgs {
     /// The guest's console instead
     #[arg(long)]
     pub(crate) console: bool,
+    #[command(flatten)]
+    pub(crate) run_cache: RunCache,
 }
 
 /// `firebuild stop`
@@ -616,6 +676,75 @@ pub(crate) struct PurgeArgs {
     pub(crate) run_cache: RunCache,
     #[command(flatten)]
     pub(crate) tracing: Tracing,
+}
+
+/// `firebuild profile-create`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A profile of the same name is replaced as a whole. Paths are kept absolute.\n\nExample:\n  \
+    firebuild profile-create --profile=standard --run-cache=/var/lib/firebuild --storage-provider=directory \\\n    \
+    --storage-provider-property-string=rootfs-storage-root=/firecracker/rootfs"
+)]
+pub(crate) struct ProfileCreateArgs {
+    /// Path of Firecracker; empty for none
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) binary_firecracker: String,
+    /// Path of Firecracker's jailer; empty for none
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) binary_jailer: String,
+    /// Base directory of jails: it exists and has at most 31 characters
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) chroot_base: String,
+    /// Directory of the VMs' records
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) run_cache: String,
+    /// Kind of the original's catalogue: directory
+    #[arg(
+        long,
+        value_name = "KIND",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) storage_provider: String,
+    /// Property of the catalogue: rootfs-storage-root or kernel-storage-root
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) storage_provider_property_string: Vec<String>,
+    /// Property of the catalogue that is a number
+    #[arg(long, value_name = "KEY=NUMBER")]
+    pub(crate) storage_provider_property_int64: Vec<String>,
+    /// Also replace a file that is no profile
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+}
+
+/// One profile, by argument or by --profile.
+#[derive(Args, Debug)]
+pub(crate) struct ProfileArg {
+    /// The profile; the same as --profile
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 /// `firebuild completions`

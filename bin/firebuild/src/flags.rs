@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
+use firebuild_engine::profile::Profile as SavedFlags;
+use serde_json::json;
+
+use crate::report::output;
 
 /// A flag group of the original that can say which of its flags were given.
 macro_rules! given {
@@ -22,40 +27,81 @@ macro_rules! given {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Log {
-    /// What to report on standard error: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL")]
+    /// What to report on standard error; error and warn leave notes out
+    #[arg(long, global = true, value_name = "LEVEL", ignore_case = true, value_parser = ["trace", "debug", "info", "warn", "error"])]
     pub(crate) log_level: Option<String>,
     /// Records of `ls` and `run -d` as JSON lines on standard error, as the original wrote them
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) log_as_json: Option<bool>,
     /// Colours if it is a terminal
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide = true)]
     pub(crate) log_color: Option<bool>,
     /// Colours always
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide = true)]
     pub(crate) log_force_color: Option<bool>,
+}
+
+impl Log {
+    /// Whether records go to standard error as JSON lines.
+    pub(crate) fn as_json(&self) -> bool {
+        self.log_as_json.unwrap_or(false)
+    }
+
+    /// Says once that flags have no effect.
+    pub(crate) fn mention(&self, flags: &[&str], why: &str) {
+        let hidden = matches!(self.log_level.as_deref(), Some("warn" | "error"));
+        if flags.is_empty() || hidden {
+            return;
+        }
+        let verb = if flags.len() == 1 { "has" } else { "have" };
+        self.note(
+            "note",
+            &format!("{} {verb} no effect {why}", flags.join(", ")),
+        );
+    }
+
+    /// A line on standard error that a reader of JSON lines can read too.
+    pub(crate) fn note(&self, level: &str, text: &str) {
+        if self.as_json() {
+            let level = if level == "note" { "info" } else { "warn" };
+            output::note(&json!({ "@level": level, "@message": text }).to_string());
+        } else {
+            output::note(&format!("{level}: {text}"));
+        }
+    }
 }
 
 /// Saved flags.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Profile {
-    /// Profile whose flags are used where none are given
-    #[arg(long, global = true, env = "FIREBUILD_PROFILE", value_name = "NAME")]
+    /// Profile whose flags are used where none are given [env: FIREBUILD_PROFILE]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
     /// Directory of the profiles (default: /etc/firebuild/profiles for root, else in the configuration directory)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) profile_conf_dir: Option<PathBuf>,
 }
 
+impl Profile {
+    /// The profile that fills what flags leave open, if one was named.
+    pub(crate) fn name(&self) -> Option<String> {
+        let inherited = || std::env::var("FIREBUILD_PROFILE").ok();
+        self.profile
+            .clone()
+            .or_else(inherited)
+            .filter(|name| !name.is_empty())
+    }
+}
+
 /// Tracing of the original: accepted; spans come with OpenTelemetry.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Tracing {
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) tracing_enable: Option<bool>,
     #[arg(long, hide = true, value_name = "ADDRESS")]
     pub(crate) tracing_collector_host_port: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) tracing_log_enable: Option<bool>,
 }
 given!(Tracing {
@@ -84,6 +130,31 @@ pub(crate) struct Storage {
         help_heading = "Original catalogue"
     )]
     pub(crate) rootfs_storage_root: Option<PathBuf>,
+}
+
+impl Storage {
+    /// The directories that are in force: those of flags, then those of a profile.
+    pub(crate) fn roots(&self, profile: &SavedFlags) -> Roots {
+        Roots {
+            kernel: self
+                .kernel_storage_root
+                .clone()
+                .or_else(|| profile.kernel_root()),
+            rootfs: self
+                .rootfs_storage_root
+                .clone()
+                .or_else(|| profile.rootfs_root()),
+        }
+    }
+}
+
+/// Directories of the original's catalogue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roots {
+    /// Where `--vmlinux-id` is looked up first.
+    pub(crate) kernel: Option<PathBuf>,
+    /// Where images are published.
+    pub(crate) rootfs: Option<PathBuf>,
 }
 
 /// Directory of run records of the original.
@@ -184,17 +255,17 @@ pub(crate) struct Machine {
     pub(crate) kernel_args: Option<String>,
     #[arg(long, value_name = "NAME", hide = true)]
     pub(crate) cpu_template: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) ht_enabled: Option<bool>,
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) ip_address: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) no_mmds: Option<bool>,
     #[arg(long, value_name = "UUID", hide = true)]
     pub(crate) root_drive_partuuid: Option<String>,
     #[arg(long, value_name = "USER", hide = true)]
     pub(crate) ssh_user: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) log_firecracker_http_calls: Option<bool>,
     #[arg(long, value_name = "SECONDS", hide = true)]
     pub(crate) shutdown_graceful_timeout_seconds: Option<u64>,

@@ -8,25 +8,28 @@ use firebuild_engine::build;
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::event::Event;
 use firebuild_engine::paths::Paths;
+use firebuild_engine::profile::Profile;
 
-use super::{Done, rootfs};
+use super::{Done, publish, rootfs, source};
 use crate::args::{BaseosArgs, ProgressMode};
 use crate::failure::Failure;
+use crate::flags::Roots;
 use crate::report::output;
 use crate::report::table::size;
 
 /// Runs the command.
-pub(crate) fn run(paths: &Paths, args: &BaseosArgs, cancel: &Cancel) -> Done {
+pub(crate) fn run(paths: &Paths, args: &BaseosArgs, profile: &Profile, cancel: &Cancel) -> Done {
+    let roots = args.storage.roots(profile);
     match (&args.bootstrap, &args.dockerfile) {
-        (Some(what), _) => bootstrap(paths, args, what, cancel),
-        (None, Some(file)) => from_dockerfile(paths, args, file, cancel),
+        (Some(what), _) => bootstrap(paths, args, what, &roots, cancel),
+        (None, Some(file)) => from_dockerfile(paths, args, file, &roots, cancel),
         (None, None) => Err(Failure::usage(
             "neither --bootstrap nor --dockerfile was given",
         )),
     }
 }
 
-fn bootstrap(paths: &Paths, args: &BaseosArgs, what: &str, cancel: &Cancel) -> Done {
+fn bootstrap(paths: &Paths, args: &BaseosArgs, what: &str, roots: &Roots, cancel: &Cancel) -> Done {
     let distribution = Distribution::parse(what)?;
     let request = baseos::Request {
         distribution,
@@ -44,6 +47,7 @@ fn bootstrap(paths: &Paths, args: &BaseosArgs, what: &str, cancel: &Cancel) -> D
         _ => {}
     };
     let created = baseos::create(paths, &request, cancel, &mut events)?;
+    publish::base(paths, roots, &created.reference, min_size(args), cancel)?;
     output::line(&format!(
         "{} {} {}",
         created.reference.familiar(),
@@ -54,7 +58,14 @@ fn bootstrap(paths: &Paths, args: &BaseosArgs, what: &str, cancel: &Cancel) -> D
 }
 
 /// A base is a build whose name is what it stands for: the tag, or what it was made FROM.
-fn from_dockerfile(paths: &Paths, args: &BaseosArgs, file: &str, cancel: &Cancel) -> Done {
+fn from_dockerfile(
+    paths: &Paths,
+    args: &BaseosArgs,
+    file: &str,
+    roots: &Roots,
+    cancel: &Cancel,
+) -> Done {
+    source::refuse_remote(file)?;
     let mut request = build::Request::new(PathBuf::new());
     request.context = None;
     request.dockerfile = Some(PathBuf::from(file));
@@ -70,10 +81,17 @@ fn from_dockerfile(paths: &Paths, args: &BaseosArgs, file: &str, cancel: &Cancel
     };
     request.tags = vec![tag];
     request.disk = true;
-    request.min_size = args
-        .filesystem_size_mbs
-        .and_then(|mib| mib.checked_mul(1 << 20));
-    let report = rootfs::execute(paths, &request, args.progress, cancel)?;
+    request.min_size = min_size(args);
+    let report = rootfs::execute(paths, &request, roots, args.progress, cancel)?;
+    for tag in &report.tags {
+        publish::base(paths, roots, tag, request.min_size, cancel)?;
+    }
     rootfs::finish(&report, args.progress, false);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The least size of the ext4 image in bytes.
+fn min_size(args: &BaseosArgs) -> Option<u64> {
+    args.filesystem_size_mbs
+        .and_then(|mib| mib.checked_mul(1 << 20))
 }

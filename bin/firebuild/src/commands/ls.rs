@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::Done;
 use crate::args::{Format, LsArgs};
+use crate::flags::Log;
 use crate::report::output;
 use crate::report::table::Table;
 
 /// Runs the command.
-pub(crate) fn run(paths: &Paths, args: &LsArgs, log_as_json: bool) -> Done {
+pub(crate) fn run(paths: &Paths, args: &LsArgs, log: &Log) -> Done {
     let listing = ls::ls(paths, args.all)?;
     for broken in &listing.broken {
-        output::note(&format!("warning: {broken}"));
+        log.note("warning", &broken.to_string());
     }
-    if log_as_json {
+    if log.as_json() {
         for listed in &listing.instances {
             output::note(&original(paths, listed).to_string());
         }

@@ -8,24 +8,39 @@ use std::process::ExitCode;
 use firebuild_engine::build::{self, BuildReport, NoCache, Output, Request};
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::paths::Paths;
+use firebuild_engine::profile::Profile;
 use firebuild_oci::{Platform, Reference};
 
-use super::Done;
+use super::source::{self, Source};
+use super::{Done, publish};
 use crate::args::{ProgressMode, RootfsArgs};
 use crate::failure::Failure;
-use crate::report::diagnostic::{Snippet, source};
+use crate::flags::{Log, Roots};
+use crate::report::diagnostic::{Snippet, source as quoted};
 use crate::report::{output, progress::Progress};
 use crate::sizes;
 
 /// Runs the command.
-pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
-    let request = request(args)?;
-    let unused = args.build_vm.unused();
-    if !unused.is_empty() {
-        output::note(&format!(
-            "note: {} configure a build VM; RUN executes in a sandbox here",
-            unused.join(", ")
-        ));
+pub(crate) fn run(
+    paths: &Paths,
+    args: &RootfsArgs,
+    profile: &Profile,
+    log: &Log,
+    cancel: &Cancel,
+) -> Done {
+    let roots = args.build_vm.storage.roots(profile);
+    // Holds the Dockerfile of an inline text or an image until the build is over.
+    let source = source::find(args)?;
+    let request = request(args, &source)?;
+    log.mention(
+        &args.build_vm.unused(),
+        "on RUN, which executes in a sandbox on the host",
+    );
+    if args.docker_image_base.is_some() {
+        log.mention(
+            &["--docker-image-base"],
+            "on the build: an image needs no other base",
+        );
     }
     if args.print.is_some() {
         output::raw(
@@ -40,10 +55,11 @@ pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
     } else {
         args.progress
     };
-    let report = execute(paths, &request, mode, cancel)?;
+    let report = execute(paths, &request, &roots, mode, cancel)?;
     if let Some(file) = &args.iidfile {
         fs_err::write(file, report.config.to_string())?;
     }
+    publish::application(paths, &roots, args, &request, cancel)?;
     // An archive on standard output stays an archive.
     if !request.outputs.iter().any(Output::is_stream) {
         finish(&report, mode, args.quiet);
@@ -55,11 +71,20 @@ pub(crate) fn run(paths: &Paths, args: &RootfsArgs, cancel: &Cancel) -> Done {
 pub(super) fn execute(
     paths: &Paths,
     request: &Request,
+    roots: &Roots,
     mode: ProgressMode,
     cancel: &Cancel,
 ) -> Result<BuildReport, Failure> {
     let progress = Progress::new(mode);
-    build::build(paths, request, &|event| progress.event(event), cancel).map_err(failure)
+    build::build(paths, request, &|event| progress.event(event), cancel).map_err(|error| {
+        let missing = error.kind() == build::BuildErrorKind::Image;
+        let base = build::base_of(request).ok().flatten().filter(|_| missing);
+        let failure = failure(error);
+        match base.and_then(|base| publish::hint(roots, &base)) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
 }
 
 /// Prints what came of it.
@@ -68,7 +93,7 @@ pub(super) fn finish(report: &BuildReport, mode: ProgressMode, quiet: bool) {
         for warning in &report.warnings {
             output::note(&format!("WARN: {}: {}", warning.rule, warning.message));
             if let Some(place) = &warning.place {
-                output::note(source(&snippet(place)).trim_end());
+                output::note(quoted(&snippet(place)).trim_end());
             }
         }
     }
@@ -118,22 +143,10 @@ fn snippet(place: &build::Place) -> Snippet {
     }
 }
 
-fn request(args: &RootfsArgs) -> Result<Request, Failure> {
-    let context = args
-        .path
-        .as_ref()
-        .or(args.context.as_ref())
-        .map(PathBuf::from);
-    let dockerfile = args.dockerfile.as_ref().map(PathBuf::from);
-    if context.is_none() && dockerfile.is_none() {
-        return Err(
-            Failure::usage("neither a build context nor a Dockerfile was given")
-                .hint("firebuild build . builds the Dockerfile in this directory"),
-        );
-    }
-    let mut request = Request::new(context.clone().unwrap_or_default());
-    request.context = context;
-    request.dockerfile = dockerfile;
+fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
+    let mut request = Request::new(PathBuf::new());
+    request.context.clone_from(&source.context);
+    request.dockerfile.clone_from(&source.dockerfile);
     request.tags = args
         .tag
         .iter()

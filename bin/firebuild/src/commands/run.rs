@@ -6,23 +6,27 @@ use firebuild_engine::cancel::Cancel;
 use firebuild_engine::images;
 use firebuild_engine::monitor::{Notice, Stdio};
 use firebuild_engine::paths::Paths;
-use firebuild_engine::run::{self, Accel, ImageDisk, NetworkMode, Request, env, publish};
+use firebuild_engine::profile::Profile;
+use firebuild_engine::run::{self, Accel, ImageDisk, NetworkMode, Request, env, publish as ports};
 use firebuild_oci::Reference;
 
-use super::Done;
+use super::{Done, publish};
 use crate::args::{Accel as AccelArg, NetworkArg, PrintVm, ProgressMode, RunArgs};
 use crate::failure::{FAILED_TO_RUN, Failure};
+use crate::flags::{Log, Roots};
 use crate::init::VMINIT;
 use crate::report::output;
 use crate::report::progress::Progress;
 use crate::sizes;
 
 /// Runs the command.
-pub(crate) fn run(paths: &Paths, args: &RunArgs, log_as_json: bool) -> Done {
-    let request = request(args)?;
-    mention_unused(args);
+pub(crate) fn run(paths: &Paths, args: &RunArgs, profile: &Profile, log: &Log) -> Done {
+    let roots = args.storage.roots(profile);
+    let mut request = request(args)?;
+    request.kernel_root.clone_from(&roots.kernel);
+    mention_unused(args, log);
     // Before the signals of this process become the application's: Ctrl+C ends a pull as it ends any program.
-    let disk = image_disk(paths, &request)?;
+    let disk = image_disk(paths, &request, &roots)?;
     let mut disk_for = |reference: &Reference, size: Option<u64>| match size {
         None => Ok(disk.clone()),
         Some(_) => {
@@ -48,7 +52,7 @@ pub(crate) fn run(paths: &Paths, args: &RunArgs, log_as_json: bool) -> Done {
             .map_err(with_hint)?
         {
             Ok(started) => {
-                if log_as_json {
+                if log.as_json() {
                     super::ls::original_daemon_record(paths, started.id.as_str());
                 }
                 output::line(started.id.as_str());
@@ -92,7 +96,7 @@ fn with_hint(error: run::RunError) -> Failure {
     }
 }
 
-fn image_disk(paths: &Paths, request: &Request) -> Result<ImageDisk, Failure> {
+fn image_disk(paths: &Paths, request: &Request, roots: &Roots) -> Result<ImageDisk, Failure> {
     let progress = Progress::new(ProgressMode::Auto);
     let cancel = Cancel::new().map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
     images::disk_for(
@@ -102,20 +106,25 @@ fn image_disk(paths: &Paths, request: &Request) -> Result<ImageDisk, Failure> {
         &|event| progress.event(event),
         &cancel,
     )
-    .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))
+    .map_err(|error| {
+        let missing = error.kind() == images::ImageErrorKind::NotFound;
+        let failure = Failure::new(error).code(FAILED_TO_RUN);
+        match publish::hint(roots, &request.image).filter(|_| missing) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
 }
 
-fn mention_unused(args: &RunArgs) {
+fn mention_unused(args: &RunArgs, log: &Log) {
     let mut unused = args.machine.unused_by_run();
     unused.extend(args.cni.given());
     unused.extend(args.jailer.given());
     unused.extend(args.tracing.given());
-    if !unused.is_empty() {
-        output::note(&format!(
-            "note: {} have no effect with QEMU and user-mode networking",
-            unused.join(", ")
-        ));
+    if !args.identity_file.is_empty() {
+        unused.push("--identity-file");
     }
+    log.mention(&unused, "with QEMU and user-mode networking");
 }
 
 /// The image and the command: `[--from] IMAGE [--] [COMMAND [ARG]...]`.
@@ -162,7 +171,7 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
     for text in &args.publish {
         request
             .publish
-            .extend(publish::parse(text).map_err(|error| Failure::new(error).code(2))?);
+            .extend(ports::parse(text).map_err(|error| Failure::new(error).code(2))?);
     }
     request.network = match args.network {
         NetworkArg::User => NetworkMode::User,
