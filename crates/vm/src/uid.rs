@@ -68,22 +68,38 @@ impl std::error::Error for UidError {
     }
 }
 
+/// The user that the next machine of this caller would get if nothing else ran, for plans that are only shown; `None`
+/// for an ordinary user, whose machines keep his own.
+///
+/// # Errors
+/// When this user namespace maps none of the ranges.
+pub fn planned() -> Result<Option<(u32, u32)>, UidError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let first = mapped_range()?.start;
+    Ok(Some((first, first)))
+}
+
+fn mapped_range() -> Result<Range<u32>, UidError> {
+    let path = Path::new("/proc/self/uid_map");
+    let map = fs::read_to_string(path).map_err(|source| UidError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    RANGES
+        .into_iter()
+        .find(|range| is_mapped(&map, range))
+        .ok_or(UidError::NotMapped)
+}
+
 impl UidLease {
     /// Takes the first free id.
     ///
     /// # Errors
     /// When none is mapped or free, or a lock cannot be made. Needs root.
     pub fn acquire() -> Result<Self, UidError> {
-        let map = Path::new("/proc/self/uid_map");
-        let map = fs::read_to_string(map).map_err(|source| UidError::Io {
-            path: map.to_owned(),
-            source,
-        })?;
-        let range = RANGES
-            .into_iter()
-            .find(|range| is_mapped(&map, range))
-            .ok_or(UidError::NotMapped)?;
-        Self::acquire_in(Path::new(LOCK_DIR), range)
+        Self::acquire_in(Path::new(LOCK_DIR), mapped_range()?)
     }
 
     fn acquire_in(dir: &Path, range: Range<u32>) -> Result<Self, UidError> {

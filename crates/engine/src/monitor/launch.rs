@@ -11,7 +11,7 @@ use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::plan::Role;
 use firebuild_vm::run_dir::{RunDirError, RunDirErrorKind, reclaim};
 use firebuild_vm::spec::{Accel, InitrdPart, PrivateBytes};
-use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmSpec};
+use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmSpec, uid};
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -95,7 +95,8 @@ fn launch_in(
 /// What would be launched, as text: the spec and the plan. Nothing is made.
 pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
     let backend = backend(order)?;
-    let user = rustix::process::geteuid().is_root().then_some((0, 0));
+    let user = uid::planned()
+        .map_err(|error| Error::caused(RunErrorKind::Launch, "no user for the machine", error))?;
     let dir = RunDir::dry(&order.runtime, order.id.as_str(), user).map_err(run_dir_error)?;
     let mut spec = order.spec.clone();
     let part = |name: &str| InitrdPart::Private {

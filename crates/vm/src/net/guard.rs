@@ -132,12 +132,13 @@ impl Guard {
         }
     }
 
-    /// Remembers what the gateway says to the guest.
-    pub fn note(&mut self, frame: &[u8]) {
-        let _ = self.try_note(frame);
+    /// Lets a frame for the guest through: remembers what the gateway says, and mends resets.
+    pub fn deliver(&mut self, frame: &mut [u8]) {
+        let _ = self.remember(frame);
+        let _ = mend_reset(frame);
     }
 
-    fn try_note(&mut self, frame: &[u8]) -> Option<()> {
+    fn remember(&mut self, frame: &[u8]) -> Option<()> {
         let (header, packet) = frame.split_at_checked(14)?;
         let (v6, payload) = match header[12..14] {
             [0x08, 0x00]
@@ -167,6 +168,29 @@ impl Guard {
         let limit = times[times.len() / 4];
         self.answers.retain(|_, time| *time > limit);
     }
+}
+
+/// The passt of Debian 12 refuses a connection by a reset that has an acknowledgement number and no ACK. A guest has to
+/// ignore that (RFC 9293, 3.10.7.3), so a refused connection would look like a lost one until it times out.
+fn mend_reset(frame: &mut [u8]) -> Option<()> {
+    const ACK: u8 = 0x10;
+    const RST: u8 = 0x04;
+    let tcp = match (*frame.get(12)?, *frame.get(13)?) {
+        (0x08, 0x00) if *frame.get(14 + 9)? == TCP => 14 + usize::from(frame[14] & 0xf) * 4,
+        (0x86, 0xdd) if *frame.get(14 + 6)? == TCP => 14 + 40,
+        _ => return None,
+    };
+    let header = frame.get_mut(tcp..tcp + 20)?;
+    if header[13] & (RST | ACK) != RST || header[8..12] == [0; 4] {
+        return None;
+    }
+    header[13] |= ACK;
+    // The checksum is the complement of a sum of 16-bit words, and one of them grew by ACK (RFC 1624, equation 3).
+    let sum = u16::from_be_bytes([header[16], header[17]]);
+    let (mut new, carry) = (!sum).overflowing_add(ACK.into());
+    new += u16::from(carry);
+    header[16..18].copy_from_slice(&(!new).to_be_bytes());
+    Some(())
 }
 
 fn field<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
@@ -271,11 +295,11 @@ impl Pipe {
             if end > self.buffer.len() {
                 break;
             }
-            let frame = &self.buffer[read + LENGTH_BYTES..end];
+            let frame = &mut self.buffer[read + LENGTH_BYTES..end];
             let passes = match self.way {
                 Way::FromGuest => guard.allows(frame),
                 Way::ToGuest => {
-                    guard.note(frame);
+                    guard.deliver(frame);
                     true
                 }
             };

@@ -205,7 +205,8 @@ fn vm_reaches_the_outside_and_not_the_hosts_loopback() {
     }
     assert_eq!(ask_tcp("127.0.0.1:4001").unwrap(), "LOOPBACK-tcp hi");
     // The second half takes the guest's own loopback away, so that such packets leave it by the interface.
-    let script = "for k in tcp udp; do for a in 198.51.100.2 [2001:db8::2]; do $net $k $a:4000; done; done\n\
+    let script = "$net tcp 198.51.100.2:4999\n\
+        for k in tcp udp; do for a in 198.51.100.2 [2001:db8::2]; do $net $k $a:4000; done; done\n\
         for k in tcp udp; do for a in 10.0.2.2 10.0.2.3 198.51.100.1 [fe80::fb:2%2] [2001:db8::1]; do $net $k $a:4001 & done; done; wait\n\
         ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null\n\
         ip route add 127.0.0.0/8 via 10.0.2.2 src 10.0.2.15; ip -6 addr del ::1/128 dev lo; ip -6 route add ::1/128 via fe80::fb:2 dev eth0\n\
@@ -224,6 +225,10 @@ fn vm_reaches_the_outside_and_not_the_hosts_loopback() {
             assert!(console.contains(&expected), "no {expected:?} in\n{console}");
         }
     }
+    assert!(
+        console.contains(":4999 none (Connection refused"),
+        "a refusal is no time-out: {console}"
+    );
     assert!(!console.contains("LOOPBACK"), "{console}");
     assert_eq!(console.matches(":4001 none").count(), 14, "{console}");
     // The packets did leave the guest.

@@ -159,7 +159,7 @@ fn the_gateway_gets_answers_and_nothing_else() {
     }
     // UDP: from the port that was spoken to, to the port that spoke.
     assert!(!guard.allows(&to_gateway(17, &udp(7000, 40_000))));
-    guard.note(&ipv4(GATEWAY_IPV4, GUEST, 17, &udp(40_000, 7000)));
+    guard.deliver(&mut ipv4(GATEWAY_IPV4, GUEST, 17, &udp(40_000, 7000)));
     assert!(guard.allows(&to_gateway(17, &udp(7000, 40_000))));
     for (from, to) in [(7000, 40_001), (7001, 40_000), (40_000, 7000)] {
         assert!(
@@ -173,7 +173,7 @@ fn the_gateway_gets_answers_and_nothing_else() {
         "too late"
     );
     // What somebody else says gives no right to the gateway.
-    guard.note(&ipv4(
+    guard.deliver(&mut ipv4(
         Ipv4Addr::new(192, 0, 2, 1),
         GUEST,
         17,
@@ -213,7 +213,7 @@ fn link_local_addresses_of_ipv6_are_as_the_gateway() {
         "extension headers"
     );
     assert!(!guard.allows(&to_gateway(17, &udp(7000, 40_000))));
-    guard.note(&ipv6("fe80::fb:2", "fe80::15", 17, &udp(40_000, 7000)));
+    guard.deliver(&mut ipv6("fe80::fb:2", "fe80::15", 17, &udp(40_000, 7000)));
     assert!(guard.allows(&to_gateway(17, &udp(7000, 40_000))));
     assert!(
         !guard.allows(&ipv4(GUEST, GATEWAY_IPV4, 17, &udp(7000, 40_000))),
@@ -225,7 +225,7 @@ fn link_local_addresses_of_ipv6_are_as_the_gateway() {
 fn memory_for_answers_is_bounded() {
     let mut guard = Guard::default();
     for number in 0..=u16::MAX {
-        guard.note(&ipv4(GATEWAY_IPV4, GUEST, 17, &udp(number, 7000)));
+        guard.deliver(&mut ipv4(GATEWAY_IPV4, GUEST, 17, &udp(number, 7000)));
         guard.now += std::time::Duration::from_millis(1);
         assert!(guard.answers.len() <= MAX_ANSWERS);
     }
@@ -233,4 +233,55 @@ fn memory_for_answers_is_bounded() {
         guard.allows(&ipv4(GUEST, GATEWAY_IPV4, 17, &udp(7000, u16::MAX))),
         "the newest stay"
     );
+}
+
+/// The sum of all 16-bit words of a TCP segment and its pseudo header; 0xffff if the checksum is right.
+fn tcp_sum(frame: &[u8]) -> u16 {
+    let segment = &frame[34..];
+    let length = u16::try_from(segment.len()).unwrap();
+    let covered = [&frame[26..34], &[0, 6], &length.to_be_bytes(), segment].concat();
+    let mut sum: u32 = covered
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
+
+#[test]
+fn a_reset_gets_the_ack_that_makes_it_count() {
+    for (flags, acknowledged, mended) in [
+        (0x04, 1001, 0x14),
+        (0x04, 0, 0x04),
+        (0x14, 1001, 0x14),
+        (0x12, 5, 0x12),
+    ] {
+        for filling in [0, 0xff, 0x5a] {
+            let mut segment = vec![filling; 20];
+            segment[8..12].copy_from_slice(&u32::to_be_bytes(acknowledged));
+            segment[12..14].copy_from_slice(&[0x50, flags]);
+            segment[16..18].copy_from_slice(&[0, 0]);
+            let mut frame = ipv4(GATEWAY_IPV4, GUEST, 6, &segment);
+            let sum = !tcp_sum(&frame);
+            frame[50..52].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(tcp_sum(&frame), 0xffff);
+            Guard::default().deliver(&mut frame);
+            assert_eq!(frame[47], mended);
+            assert_eq!(
+                tcp_sum(&frame),
+                0xffff,
+                "flags {flags:#x}, filled with {filling}"
+            );
+        }
+    }
+    // What ends early is handed through as it is.
+    for length in 0..54 {
+        let mut frame = ipv4(GATEWAY_IPV4, GUEST, 6, &tcp(0x04));
+        frame.truncate(length);
+        let before = frame.clone();
+        Guard::default().deliver(&mut frame);
+        assert_eq!(frame, before);
+    }
 }
