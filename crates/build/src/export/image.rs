@@ -116,16 +116,7 @@ pub fn image(store: &Store, record: &RefRecord) -> Result<ImageRecord, ExportErr
     let bytes = store.read_blob(&manifest.config.digest, document::MAX_CONFIG_BYTES)?;
     let config =
         ImageConfig::parse(&bytes).map_err(|_| broken("its configuration cannot be read"))?;
-    let chain = config
-        .rootfs
-        .diff_ids
-        .iter()
-        .fold(Chain::scratch(), |chain, layer| {
-            chain.push(ChainLayer {
-                diff_id: *layer,
-                created: None,
-            })
-        });
+    let chain = of_image(&config.rootfs.diff_ids);
     if let Some(layer) = chain
         .layers()
         .iter()
@@ -148,6 +139,16 @@ pub fn image(store: &Store, record: &RefRecord) -> Result<ImageRecord, ExportErr
         config,
         chain,
         size: manifest.layers.iter().map(|layer| layer.size).sum(),
+    })
+}
+
+/// The chain of an image's layers.
+pub(crate) fn of_image(diff_ids: &[Digest]) -> Arc<Chain> {
+    diff_ids.iter().fold(Chain::scratch(), |chain, layer| {
+        chain.push(ChainLayer {
+            diff_id: *layer,
+            created: None,
+        })
     })
 }
 

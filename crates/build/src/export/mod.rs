@@ -9,8 +9,8 @@ mod output;
 mod write;
 
 pub use disk::disk;
-pub(crate) use image::publish_bytes;
 pub use image::{ImageRecord, image, publish};
+pub(crate) use image::{of_image, publish_bytes};
 pub use output::{Compression, Dest, Output, OutputError, OutputKind};
 pub use write::{Image, export};
 

@@ -12,7 +12,7 @@ use super::error::{TransferError, TransferErrorKind as Kind};
 use super::layers::{Wanted, take_in};
 use crate::cancel::Cancel;
 use crate::event::Sink;
-use crate::export::{ImageRecord, image, publish_bytes};
+use crate::export::{ImageRecord, image, of_image, publish_bytes};
 
 /// Pulls the image that `reference` names for `platform`, and makes `reference` stand for it in the store.
 ///
@@ -88,6 +88,9 @@ fn wanted(reference: &Reference, found: &ResolvedImage) -> Result<Vec<Wanted>, T
 }
 
 /// Gives an image whose layers are in the store its name, and reads it back.
+///
+/// The layers are put together first: an image that cannot become a tree, say because an entry of a layer climbs out of
+/// it, gets no name. Whoever uses the image at once finds the tree made.
 pub(super) fn record(
     store: &Store,
     diff_ids: &[Digest],
@@ -95,6 +98,14 @@ pub(super) fn record(
     reference: &Reference,
     source: Option<&Digest>,
 ) -> Result<ImageRecord, TransferError> {
+    let chain = of_image(diff_ids);
+    let _ = chain.tree(store).map_err(|error| {
+        TransferError::caused(
+            Kind::Corrupt,
+            format!("cannot use image {reference}"),
+            error,
+        )
+    })?;
     let failed = |error| TransferError::store(format!("cannot store image {reference}"), error);
     publish_bytes(
         store,
@@ -110,11 +121,15 @@ pub(super) fn record(
             format!("image {reference} was removed while it was stored"),
         )
     })?;
-    image(store, &record).map_err(|error| {
+    let mut found = image(store, &record).map_err(|error| {
         TransferError::caused(
             Kind::Io,
             format!("cannot read image {reference} back"),
             error,
         )
-    })
+    })?;
+    if found.chain.id() == chain.id() {
+        found.chain = chain;
+    }
+    Ok(found)
 }

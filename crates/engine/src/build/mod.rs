@@ -1,7 +1,7 @@
 //! Build: a Dockerfile becomes an image in the store, a disk to boot, and whatever else was asked for.
 //!
 //! ```text
-//!  find Dockerfile, context, ignore file ▸ parse ▸ (lower ▸ look images up)… ▸ solve ▸ publish ▸ disk ▸ outputs
+//!  find Dockerfile, context, ignore file ▸ parse ▸ (lower ▸ look images up)… ▸ solve ▸ disk ▸ outputs ▸ publish
 //! ```
 
 mod error;
@@ -134,14 +134,15 @@ pub fn build(
     history::stamp(&mut config, &times, lowered.epoch);
     config.rootfs.diff_ids = chain.layers().iter().map(|layer| layer.diff_id).collect();
 
-    let (manifest, config_digest) =
-        publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
     let disk = if request.disk {
         Some(make_disk(&store, chain, request, sink)?)
     } else {
         None
     };
     write_outputs(&store, chain, &config, lowered.epoch, request, sink)?;
+    // Last, so that a name never stands for an image that has no disk or whose outputs failed.
+    let (manifest, config_digest) =
+        publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
     store.settle().map_err(|error| {
         BuildError::caused(BuildErrorKind::Output, "cannot finish the build", error)
     })?;
