@@ -20,9 +20,10 @@ impl Reader {
         let home = Home::new();
         let reader = Self { home };
         for dir in ["jail", "rootfs", "vmlinux", "gopath/bin"] {
-            fs_err::create_dir_all(reader.at(dir)).unwrap();
+            fs_err::create_dir_all(reader.at(dir)).expect("the directory of the test is writable");
         }
-        std::os::unix::fs::symlink(firebuild(), reader.at("gopath/bin/firebuild")).unwrap();
+        std::os::unix::fs::symlink(firebuild(), reader.at("gopath/bin/firebuild"))
+            .expect("the directory of the test is writable");
         reader
     }
 
