@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match commands::dispatch(cli) {
+    match commands::dispatch(&cli) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }

@@ -44,11 +44,11 @@ pub(crate) fn helper() -> Option<ExitCode> {
 }
 
 /// Runs the command that was asked for.
-pub(crate) fn dispatch(cli: Cli) -> Done {
+pub(crate) fn dispatch(cli: &Cli) -> Done {
     let log = &cli.log;
     let places = || -> Result<(Paths, Profile), Failure> {
-        let profile = saved_flags(&cli)?;
-        Ok((paths(&cli, &profile)?, profile))
+        let profile = saved_flags(cli)?;
+        Ok((paths(cli, &profile)?, profile))
     };
     let paths = || places().map(|(paths, _)| paths);
     log.mention(&cli.command.tracing(), "yet");

@@ -58,17 +58,17 @@ pub(crate) fn run(paths: &Paths, args: &RunArgs, profile: &Profile, log: &Log) -
                 output::line(started.id.as_str());
                 Ok(ExitCode::SUCCESS)
             }
-            Err(outcome) => Ok(ended(outcome)),
+            Err(outcome) => Ok(ended(&outcome)),
         };
     }
     let stdio = Stdio::of_process(request.stdin)
         .map_err(|error| Failure::new(error).code(FAILED_TO_RUN))?;
     run::foreground(paths, &request, VMINIT, stdio, &mut disk_for, &mut notices)
-        .map(ended)
+        .map(|outcome| ended(&outcome))
         .map_err(with_hint)
 }
 
-fn ended(outcome: run::Outcome) -> ExitCode {
+fn ended(outcome: &run::Outcome) -> ExitCode {
     if let Some(error) = &outcome.error {
         output::note(&format!("error: {error}"));
     }

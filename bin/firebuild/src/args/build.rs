@@ -1,0 +1,219 @@
+//! `firebuild rootfs` and `baseos`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
+
+/// `firebuild rootfs`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild rootfs --dockerfile Dockerfile --tag me/app:1\n  \
+    firebuild build -f Dockerfile -t me/app:1 --build-arg VERSION=3 .\n  \
+    firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .")]
+pub(crate) struct RootfsArgs {
+    /// Build context: a directory (default: the Dockerfile's own)
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) path: Option<String>,
+    /// The Dockerfile (default: Dockerfile in the context)
+    #[arg(long, short = 'f', visible_alias = "file", value_name = "FILE")]
+    pub(crate) dockerfile: Option<String>,
+    /// Build context, the same as the argument
+    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    pub(crate) context: Option<String>,
+    /// Name of the result: org/name:version
+    #[arg(long, short = 't', value_name = "NAME:TAG")]
+    pub(crate) tag: Vec<String>,
+    /// Value of a build argument; without =VALUE it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Stage to build (default: the last one)
+    #[arg(long, visible_alias = "dockerfile-stage", value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Further results: type=ext4|oci|tar|dir,dest=PATH
+    #[arg(long, short = 'o', value_name = "SPEC")]
+    pub(crate) output: Vec<String>,
+    /// Take this image instead of a Dockerfile
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "path", "context"])]
+    pub(crate) docker_image: Option<String>,
+    /// What that image was made from: recorded; no base is needed
+    #[arg(long, value_name = "IMAGE", requires = "docker_image", hide = true)]
+    pub(crate) docker_image_base: Option<String>,
+    /// Not here: a RUN instruction does it
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    pub(crate) pre_build_command: Vec<String>,
+    /// Not here: a RUN instruction does it
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    pub(crate) post_build_command: Vec<String>,
+    /// Named context: NAME=DIR or NAME=docker-image://REF
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh: default or NAME=SOCKET
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
+    /// Execute every step again; with a value, those of the named stages
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "", value_name = "STAGES")]
+    pub(crate) no_cache: Option<String>,
+    /// Look for newer base images even when the store has them
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Platform of the result: os/arch[/variant] (default: the host's)
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Label of the result; later ones win
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Size of the ext4 image at least, e.g. 4G (default: what the content needs)
+    #[arg(long, value_name = "SIZE", conflicts_with = "filesystem_size_mbs")]
+    pub(crate) size: Option<String>,
+    /// Size of the ext4 image at least, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) filesystem_size_mbs: Option<u64>,
+    /// How to report progress
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+    /// Print the image's digest and nothing else
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+    /// Print the graph instead of building
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) print: Option<PrintGraph>,
+    /// Write the image's digest into a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) build_vm: BuildVm,
+}
+
+/// Flags of the original's build VM: accepted, and mentioned once where they change nothing.
+#[derive(Args, Clone, Debug)]
+#[command(
+    next_help_heading = "Build VM (RUN executes in a sandbox on the host; these are kept for scripts of the original)"
+)]
+pub(crate) struct BuildVm {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    #[command(flatten)]
+    pub(crate) cni: Cni,
+    #[command(flatten)]
+    pub(crate) jailer: Jailer,
+    #[command(flatten)]
+    pub(crate) run_cache: RunCache,
+    #[command(flatten)]
+    pub(crate) storage: Storage,
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+    /// RSA bits of the build's certificates
+    #[arg(long, value_name = "BITS")]
+    pub(crate) bootstrap_certs_key_size: Option<u32>,
+    /// How long the build's certificates hold
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) bootstrap_certs_validity: Option<String>,
+    /// How long to wait for the build VM
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) bootstrap_initial_communication_timeout: Option<String>,
+    /// Interface that the build server binds
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bootstrap_server_bind_interface: Option<String>,
+}
+
+impl BuildVm {
+    /// The flags that were given and that a build in the sandbox has no use for.
+    pub(crate) fn unused(&self) -> Vec<&'static str> {
+        let mut names = self.machine.given();
+        names.extend(self.cni.given());
+        names.extend(self.jailer.given());
+        names.extend(self.run_cache.given());
+        names.extend(self.tracing.given());
+        for (name, given) in [
+            (
+                "--bootstrap-certs-key-size",
+                self.bootstrap_certs_key_size.is_some(),
+            ),
+            (
+                "--bootstrap-certs-validity",
+                self.bootstrap_certs_validity.is_some(),
+            ),
+            (
+                "--bootstrap-initial-communication-timeout",
+                self.bootstrap_initial_communication_timeout.is_some(),
+            ),
+            (
+                "--bootstrap-server-bind-interface",
+                self.bootstrap_server_bind_interface.is_some(),
+            ),
+        ] {
+            if given {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// How progress is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A live view on a terminal, plain lines elsewhere
+    Auto,
+    /// Lines
+    Plain,
+    /// The live view
+    Tty,
+    /// One JSON object per line, on standard error
+    Json,
+    /// Nothing
+    Quiet,
+}
+
+/// `--print` of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrintGraph {
+    /// The graph of what would be computed
+    Graph,
+}
+
+/// `firebuild baseos`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild baseos --bootstrap debian:bookworm\n  \
+    firebuild baseos --bootstrap debian:bookworm --full --tag me/debian:full\n  \
+    firebuild baseos --dockerfile base/Dockerfile --tag me/base:1")]
+pub(crate) struct BaseosArgs {
+    /// Distribution and release to install from packages: debian:bookworm
+    #[arg(
+        long,
+        value_name = "DISTRO:SUITE",
+        required_unless_present = "dockerfile"
+    )]
+    pub(crate) bootstrap: Option<String>,
+    /// Build the base from this Dockerfile
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "bootstrap")]
+    pub(crate) dockerfile: Option<String>,
+    /// Name of the result (default: what was bootstrapped, or the FROM of the Dockerfile)
+    #[arg(long, short = 't', value_name = "NAME:TAG")]
+    pub(crate) tag: Option<String>,
+    /// Package mirror (default: from the host's apt configuration)
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+    /// Add what makes a multi-user system: init, openssh, sudo, an account
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Further packages
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) include: Vec<String>,
+    /// Size of the ext4 image at least, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) filesystem_size_mbs: Option<u64>,
+    /// How to report progress
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+    #[command(flatten)]
+    pub(crate) storage: Storage,
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+}

@@ -1,0 +1,118 @@
+//! `firebuild run`.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
+
+/// `firebuild run`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild run --rm me/app:1\n  \
+    firebuild run --rm -t --from debian:bookworm -- bash\n  \
+    firebuild run -d --name db -p 5432:5432 --env-file db.env me/postgres:15")]
+pub(crate) struct RunArgs {
+    /// The image, then the command and its arguments (after --)
+    #[arg(value_name = "IMAGE [-- COMMAND [ARG]...]", num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+    /// The image
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) from: Option<String>,
+    /// Program instead of the image's ENTRYPOINT; empty clears it
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Environment variable; without =VALUE it is taken from the environment
+    #[arg(long, short = 'e', value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// File of environment variables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// User instead of the image's: name|id[:group|id]
+    #[arg(long, short = 'u', value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Working directory instead of the image's
+    #[arg(long, short = 'w', value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Public key for the account of --ssh-user: accepted for scripts of the original
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) identity_file: Vec<PathBuf>,
+    /// Host name of the guest
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Name of the VM
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Publish a port: [IP:]HOST:GUEST[/udp]
+    #[arg(long, short = 'p', visible_alias = "port", value_name = "SPEC")]
+    pub(crate) publish: Vec<String>,
+    /// Detach: a monitor process owns the VM
+    #[arg(long, short = 'd', visible_alias = "detach", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), default_value = "false", value_name = "BOOL", hide_possible_values = true)]
+    pub(crate) daemonize: bool,
+    /// Give the application a terminal
+    #[arg(long, short = 't')]
+    pub(crate) tty: bool,
+    /// Keep standard input open
+    #[arg(long, short = 'i')]
+    pub(crate) interactive: bool,
+    /// Remove the record when the VM has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Signal that stops the application (default: the image's STOPSIGNAL)
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// Size of the VM's scratch disk
+    #[arg(long, value_name = "SIZE", default_value = "10G")]
+    pub(crate) disk_size: String,
+    /// Whether to use KVM
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
+    /// Network of the VM: user or none
+    #[arg(long, value_enum, default_value_t = NetworkArg::User)]
+    pub(crate) network: NetworkArg,
+    /// Print what would be started instead of starting it
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) print: Option<PrintVm>,
+    /// Also print the guest's console on standard error
+    #[arg(long)]
+    pub(crate) console: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    #[command(flatten)]
+    pub(crate) cni: Cni,
+    #[command(flatten)]
+    pub(crate) jailer: Jailer,
+    #[command(flatten)]
+    pub(crate) run_cache: RunCache,
+    #[command(flatten)]
+    pub(crate) storage: Storage,
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where it really works, else TCG
+    Auto,
+    /// KVM or nothing
+    Kvm,
+    /// Software
+    Tcg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkArg {
+    /// User-mode: no privileges, no set-up
+    User,
+    /// Loopback only
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrintVm {
+    /// The machine that was asked for
+    Spec,
+    /// The processes, files and descriptors that would be started
+    Plan,
+}
