@@ -21,11 +21,14 @@ pub(super) struct Median {
     pub(super) time: Duration,
 }
 
-/// Runs all candidates in turns, one round to warm up and `rounds` that count.
+/// Runs all candidates in turns, one round to warm up and `rounds` that count. Each round begins with another one, so
+/// that nobody always comes after the same neighbour.
 pub(super) fn alternate(rounds: usize, candidates: &[Candidate<'_>]) -> Fallible<Vec<Median>> {
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); candidates.len()];
     for round in 0..=rounds {
-        for (candidate, times) in candidates.iter().zip(&mut times) {
+        for turn in 0..candidates.len() {
+            let at = (round + turn) % candidates.len();
+            let (candidate, times) = (&candidates[at], &mut times[at]);
             (candidate.prepare)()?;
             // What others wrote shall not be paid for in this run.
             rustix::fs::sync();

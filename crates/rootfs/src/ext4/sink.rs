@@ -17,7 +17,7 @@ use super::format::BLOCK;
 /// Blocks of a buffer.
 pub(super) const CHUNK_BLOCKS: usize = 128;
 /// How many buffers there are.
-const BUFFERS: usize = 6;
+const BUFFERS: usize = 12;
 
 enum Job {
     Write {
