@@ -50,6 +50,7 @@ VOLUME /data
 STOPSIGNAL SIGINT
 HEALTHCHECK --interval=5s CMD true
 WORKDIR /srv/app
+RUN mkdir -m 1777 /tmp
 USER app
 COPY --from=make --chown=app:app /out/ .
 RUN id -un > /tmp/who; test "$(pwd)" = /srv/app
@@ -91,9 +92,14 @@ CMD ["unused"]
             .to_owned()
     };
     assert!(
-        line("srv/app/result").contains("1000:1000"),
+        line("/srv/app/hard").contains("1000:1000"),
         "{}",
-        line("srv/app/result")
+        line("/srv/app/hard")
+    );
+    assert!(
+        line("/srv/app/result").ends_with("link /srv/app/hard"),
+        "{}",
+        line("/srv/app/result")
     );
     assert!(line("tmp/who").contains("1000:1000"), "{}", line("tmp/who"));
 }

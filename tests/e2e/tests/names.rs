@@ -164,3 +164,58 @@ fn an_image_whose_layer_climbs_out_gets_no_name() {
         let _ = home.fb(["image", "config", "t/evil:1"]).exits(1);
     }
 }
+
+#[test]
+fn a_build_that_is_stopped_in_an_output_leaves_no_piece_of_it() {
+    let home = Home::new();
+    let context = home.context(
+        "ctx",
+        &[
+            ("Dockerfile", b"FROM scratch\nCOPY file /file\n"),
+            ("file", b"one\n"),
+        ],
+    );
+    // Large in an archive and small on the disk, so that the output takes its time.
+    let large = fs_err::File::options()
+        .write(true)
+        .open(context.join("file"))
+        .unwrap();
+    large.file().set_len(1 << 30).unwrap();
+    let out = home.path().join("out");
+    fs_err::create_dir(&out).unwrap();
+    let spec = format!("type=tar,dest={}", out.join("x.tar").display());
+    let path = context.display().to_string();
+    let mut child = home
+        .command([
+            "build",
+            "--progress=plain",
+            "-t",
+            "t/x:1",
+            "--output",
+            &spec,
+            &path,
+        ])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = || fs_err::read_dir(&out).unwrap().next().is_some();
+    while !begun() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before its output began"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let begin = std::time::Instant::now();
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(!begun(), "a piece of the output is left");
+    let _ = home.fb(["image", "config", "t/x:1"]).exits(1);
+}

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use firebuild_oci::ImageConfig;
 use firebuild_oci::layout::LayoutWriter;
 use firebuild_rootfs::tar;
-use firebuild_rootfs::tree::Time;
+use firebuild_rootfs::tree::{Content, Contents, Opened, Time};
 use firebuild_rootfs::unpack::export_dir;
 use firebuild_rootfs::walk::open_root;
 use firebuild_store::Store;
 
 use super::layout;
 use super::{Dest, ExportError, ExportErrorKind, Output, OutputKind, disk};
+use crate::cancel::Cancel;
 use crate::chain::Chain;
 use crate::content::StoreContents;
 
@@ -35,15 +36,20 @@ pub struct Image<'a> {
     pub epoch: Option<i64>,
 }
 
-/// Writes one output.
+/// Writes one output. A raised `cancel` ends it with the next piece of data, and a file that was begun is removed.
 ///
 /// # Errors
 /// When content is missing, does not fit into the format, or the destination refuses.
-pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), ExportError> {
+pub fn export(
+    store: &Store,
+    image: &Image<'_>,
+    output: &Output,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
     match output.kind {
         OutputKind::Ext4 => {
             let source = disk(store, image.chain, image.min_size)?;
-            beside(&output.dest, |path| copy_sparse(&source, path))
+            beside(&output.dest, |path| copy_sparse(&source, path, cancel))
         }
         OutputKind::Oci { tar, compression } => {
             let clamp = output.rewrite_timestamp.then_some(image.epoch).flatten();
@@ -60,14 +66,16 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
                     layout::write(store, image, compression, clamp, writer)
                 }
                 (Dest::Stdout, _) => {
-                    let writer = LayoutWriter::archive(Box::new(io::stdout())).map_err(failed)?;
+                    let writer =
+                        LayoutWriter::archive(Box::new(Stoppable::new(io::stdout(), cancel)))
+                            .map_err(failed)?;
                     layout::write(store, image, compression, clamp, writer)
                 }
                 (dest, true) => beside(dest, |path| {
                     let file = File::create(path).map_err(|error| {
                         ExportError::io(format!("cannot write {}", path.display()), error)
                     })?;
-                    let out = io::BufWriter::with_capacity(1 << 20, file);
+                    let out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
                     let writer = LayoutWriter::archive(Box::new(out)).map_err(failed)?;
                     layout::write(store, image, compression, clamp, writer)
                 }),
@@ -78,7 +86,7 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
             let options = tar::WriteOptions {
                 clamp_mtime: clamp(output, image),
             };
-            stream(&output.dest, |out| {
+            stream(&output.dest, cancel, |out| {
                 tar::write_tree(
                     &tree,
                     &StoreContents::new(store),
@@ -103,7 +111,11 @@ pub fn export(store: &Store, image: &Image<'_>, output: &Output) -> Result<(), E
                 .map_err(|error| ExportError::io("cannot make the output directory", error))?;
             let root = open_root(path)
                 .map_err(|error| ExportError::io("cannot open the output directory", error))?;
-            export_dir(&tree, &StoreContents::new(store), root.as_fd())
+            let contents = StoppableContents {
+                inner: StoreContents::new(store),
+                cancel,
+            };
+            export_dir(&tree, &contents, root.as_fd())
                 .map(|_| ())
                 .map_err(|error| {
                     ExportError::caused(
@@ -156,11 +168,13 @@ pub(super) fn aside(path: &Path) -> PathBuf {
 /// Streams to standard output, or to a file beside its destination.
 fn stream(
     dest: &Dest,
+    cancel: &Cancel,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     match dest {
         Dest::Stdout => {
-            let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            let mut out =
+                io::BufWriter::with_capacity(1 << 20, Stoppable::new(io::stdout().lock(), cancel));
             write(&mut out)?;
             out.flush()
                 .map_err(|error| ExportError::io("cannot write to standard output", error))
@@ -168,15 +182,63 @@ fn stream(
         Dest::Path(_) => beside(dest, |path| {
             let failed = |error| ExportError::io(format!("cannot write {}", path.display()), error);
             let file = File::create(path).map_err(failed)?;
-            let mut out = io::BufWriter::with_capacity(1 << 20, file);
+            let mut out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
             write(&mut out)?;
             out.flush().map_err(failed)
         }),
     }
 }
 
+/// A writer that refuses once a stop was asked for.
+struct Stoppable<W> {
+    inner: W,
+    cancel: Cancel,
+}
+
+impl<W> Stoppable<W> {
+    fn new(inner: W, cancel: &Cancel) -> Self {
+        Self {
+            inner,
+            cancel: cancel.clone(),
+        }
+    }
+}
+
+impl<W: Write> Write for Stoppable<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_raised() {
+            return Err(stopped());
+        }
+        self.inner.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Contents that are no longer given once a stop was asked for.
+struct StoppableContents<'a> {
+    inner: StoreContents<'a>,
+    cancel: &'a Cancel,
+}
+
+impl Contents for StoppableContents<'_> {
+    fn open(&self, content: &Content) -> io::Result<Opened> {
+        if self.cancel.is_raised() {
+            return Err(stopped());
+        }
+        self.inner.open(content)
+    }
+}
+
+/// Not `Interrupted`: that would be tried again.
+fn stopped() -> io::Error {
+    io::Error::other("stopped")
+}
+
 /// Copies an image with its holes: as a clone where the file system can, else range by range.
-fn copy_sparse(source: &Path, dest: &Path) -> Result<(), ExportError> {
+fn copy_sparse(source: &Path, dest: &Path, cancel: &Cancel) -> Result<(), ExportError> {
     let failed =
         |error: io::Error| ExportError::io(format!("cannot write {}", dest.display()), error);
     let from = File::open(source).map_err(failed)?;
@@ -195,7 +257,10 @@ fn copy_sparse(source: &Path, dest: &Path) -> Result<(), ExportError> {
             .map_err(|error| failed(error.into()))?;
         let (mut read_at, mut write_at) = (start, start);
         while read_at < end {
-            let length = usize::try_from((end - read_at).min(1 << 30)).unwrap_or(usize::MAX);
+            if cancel.is_raised() {
+                return Err(failed(stopped()));
+            }
+            let length = usize::try_from((end - read_at).min(64 << 20)).unwrap_or(usize::MAX);
             let count = rustix::fs::copy_file_range(
                 &from,
                 Some(&mut read_at),

@@ -139,7 +139,11 @@ pub fn build(
     } else {
         None
     };
-    write_outputs(&store, chain, &config, lowered.epoch, request, sink)?;
+    write_outputs(&store, chain, &config, lowered.epoch, request, sink, cancel)
+        .map_err(|error| stopped_or(error, cancel))?;
+    if cancel.is_raised() {
+        return Err(stopped());
+    }
     // Last, so that a name never stands for an image that has no disk or whose outputs failed.
     let (manifest, config_digest) =
         publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
@@ -377,6 +381,7 @@ fn write_outputs(
     epoch: Option<i64>,
     request: &Request,
     sink: Sink<'_>,
+    cancel: &Cancel,
 ) -> Result<(), BuildError> {
     let name = request.tags.first().map(Reference::canonical);
     let image = Image {
@@ -399,7 +404,7 @@ fn write_outputs(
             total: None,
             done: false,
         });
-        export(store, &image, output).map_err(output_failed)?;
+        export(store, &image, output, cancel).map_err(output_failed)?;
         sink(Event::Progress {
             item,
             current: 0,
@@ -415,6 +420,15 @@ fn output_failed(error: firebuild_build::export::ExportError) -> BuildError {
     let hint = full.then(no_space_hint);
     let message = error.to_string();
     BuildError::caused(BuildErrorKind::Output, message, error).hints(hint)
+}
+
+/// The error, unless the work was stopped: what fails then is no news.
+fn stopped_or(error: BuildError, cancel: &Cancel) -> BuildError {
+    if cancel.is_raised() { stopped() } else { error }
+}
+
+fn stopped() -> BuildError {
+    BuildError::new(BuildErrorKind::Cancelled, "the build was stopped")
 }
 
 fn no_space_hint() -> String {
