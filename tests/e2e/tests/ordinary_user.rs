@@ -1,5 +1,10 @@
 //! RUN as an ordinary user, with ranges of subordinate ids and without. The tests make the user and remove it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test prepares must succeed, also outside of its function"
+)]
+
 use firebuild_e2e::{Done, Home, missing, run, skip, static_program};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;

@@ -1,5 +1,10 @@
 //! A registry on the loopback address: pulling over plain HTTP, digests, and what is wrong with an image or its name.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test prepares must succeed, also outside of its function"
+)]
+
 use firebuild_e2e::{Home, missing, run, skip, static_program};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
