@@ -173,6 +173,8 @@ pub enum ExecErrorKind {
     Base,
     /// The layer that it made cannot be stored.
     Layer,
+    /// The disk is full.
+    NoSpace,
 }
 
 impl ExecError {

@@ -120,7 +120,7 @@ impl Progress {
                 current,
                 total,
                 done,
-            } => self.item(&mut state, item, current, total, done),
+            } => self.item(&mut state, &item, current, total, done),
             BuildEvent::Notice { message } => match &self.style {
                 Style::Json => {}
                 Style::Live(multi) => multi.suspend(|| output::note(&format!("note: {message}"))),
@@ -270,10 +270,10 @@ impl Progress {
         }
     }
 
-    fn item(&self, state: &mut State, item: String, current: u64, total: Option<u64>, done: bool) {
+    fn item(&self, state: &mut State, item: &str, current: u64, total: Option<u64>, done: bool) {
         match &self.style {
             Style::Plain => {
-                let start = state.items.entry(item.clone()).or_insert_with(|| {
+                let start = state.items.entry(item.to_owned()).or_insert_with(|| {
                     output::note(&format!("{item} …"));
                     (Instant::now(), None)
                 });
@@ -285,7 +285,7 @@ impl Progress {
                 }
             }
             Style::Live(multi) => {
-                let entry = state.items.entry(item.clone()).or_insert_with(|| {
+                let entry = state.items.entry(item.to_owned()).or_insert_with(|| {
                     let bar = multi.add(ProgressBar::new(total.unwrap_or(0)));
                     let template = if total.is_some() {
                         "{prefix} [{bar:30}] {bytes}/{total_bytes} {eta}"
@@ -295,7 +295,7 @@ impl Progress {
                     if let Ok(style) = ProgressStyle::with_template(template) {
                         bar.set_style(style);
                     }
-                    bar.set_prefix(clip(&item));
+                    bar.set_prefix(clip(item));
                     bar.enable_steady_tick(Duration::from_millis(120));
                     (Instant::now(), Some(bar))
                 });
@@ -309,7 +309,7 @@ impl Progress {
             Style::Json | Style::Quiet => {}
         }
         if done {
-            state.items.remove(&item);
+            state.items.remove(item);
         }
     }
 }

@@ -62,7 +62,15 @@ pub(super) fn layer(
             store_layer(store, &layer, &StoreContents::with_paths(store, &handed))
         }
     };
-    let stored = stored.map_err(|error| failed("cannot store what the step has changed", error))?;
+    let stored = stored.map_err(|error| {
+        let full = error.is_full();
+        let kind = if full {
+            ExecErrorKind::NoSpace
+        } else {
+            ExecErrorKind::Layer
+        };
+        ExecError::caused(kind, "cannot store what the step has changed", error)
+    })?;
     if scope != Scope::Host {
         running.ask(&Ask::Finish)?;
     }

@@ -94,6 +94,8 @@ fn begin(link: &Link) -> Result<()> {
     process::close_on_exec_from(3).map_err(host("cannot mark open descriptors"))?;
     // Every mode that is set is meant as it is; the step gets a mask of its own.
     rustix::process::umask(rustix::fs::Mode::empty());
+    // A step gets the limit that its builder was started with.
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     firebuild_sys::rlimit::raise_open_files()
         .map_err(host("cannot raise the limit of open files"))?;
     match start.job {
@@ -108,7 +110,13 @@ fn begin(link: &Link) -> Result<()> {
             }
             done(link)
         }
-        Job::Step(job) => step::run(link, &job, start.scope),
+        Job::Step(job) => {
+            let surroundings = step::Surroundings {
+                scope: start.scope,
+                open_files,
+            };
+            step::run(link, &job, surroundings)
+        }
     }
 }
 

@@ -165,6 +165,8 @@ pub(super) struct Failure {
     pub(super) kind: FailureKind,
     /// The whole chain, outermost first.
     pub(super) messages: Vec<String>,
+    /// The disk is full.
+    pub(super) no_space: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,46 +181,77 @@ pub(super) enum FailureKind {
     Cancelled,
 }
 
-impl FailureKind {
-    pub(super) fn kind(self) -> ExecErrorKind {
-        match self {
-            Self::Step => ExecErrorKind::Step,
-            Self::Ids => ExecErrorKind::Ids,
-            Self::Host | Self::NoOverlay => ExecErrorKind::Host,
-            Self::Base => ExecErrorKind::Base,
-            Self::Layer => ExecErrorKind::Layer,
-            Self::Cancelled => ExecErrorKind::Cancelled,
-        }
-    }
-}
-
 impl Failure {
     pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             messages: vec![message.into()],
+            no_space: false,
         }
     }
 
     pub(super) fn caused(
         kind: FailureKind,
         message: impl Into<String>,
-        error: &dyn std::error::Error,
+        error: &(dyn std::error::Error + 'static),
     ) -> Self {
-        let mut messages = vec![message.into()];
+        let mut failure = Self::new(kind, message);
         let mut cause = Some(error);
         while let Some(error) = cause {
-            messages.push(error.to_string());
+            failure.messages.push(error.to_string());
+            failure.no_space |= is_full(error);
             cause = error.source();
         }
-        Self { kind, messages }
+        failure
     }
 
     /// For `map_err`: what was being done, and the cause.
-    pub(super) fn because<E: std::error::Error>(
+    pub(super) fn because<E: std::error::Error + 'static>(
         kind: FailureKind,
         message: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
         move |error| Self::caused(kind, message, &error)
+    }
+
+    /// What the executor calls it.
+    pub(super) fn exec_kind(&self) -> ExecErrorKind {
+        match self.kind {
+            _ if self.no_space => ExecErrorKind::NoSpace,
+            FailureKind::Step => ExecErrorKind::Step,
+            FailureKind::Ids => ExecErrorKind::Ids,
+            FailureKind::Host | FailureKind::NoOverlay => ExecErrorKind::Host,
+            FailureKind::Base => ExecErrorKind::Base,
+            FailureKind::Layer => ExecErrorKind::Layer,
+            FailureKind::Cancelled => ExecErrorKind::Cancelled,
+        }
+    }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let errno = |errno: rustix::io::Errno| {
+        matches!(errno, rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)
+    };
+    error
+        .downcast_ref::<rustix::io::Errno>()
+        .copied()
+        .is_some_and(errno)
+        || error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, FailureKind};
+    use crate::exec::ExecErrorKind;
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let error = std::io::Error::from_raw_os_error(28);
+        let failure = Failure::caused(FailureKind::Base, "cannot unpack", &error);
+        assert_eq!(failure.exec_kind(), ExecErrorKind::NoSpace);
+        let failure = Failure::caused(FailureKind::Base, "x", &rustix::io::Errno::PERM);
+        assert_eq!(failure.exec_kind(), ExecErrorKind::Base);
     }
 }

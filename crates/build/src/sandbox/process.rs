@@ -24,7 +24,7 @@ const CHUNK: usize = 64 << 10;
 
 /// A failure of the inner half as an error of the executor.
 pub(super) fn error(failure: Failure, hint: Option<String>) -> ExecError {
-    let kind = failure.kind.kind();
+    let kind = failure.exec_kind();
     let mut messages = failure.messages.into_iter();
     let context = messages.next().unwrap_or_default();
     let mut source: Option<Box<dyn std::error::Error + Send + Sync>> = None;
@@ -139,6 +139,34 @@ impl Running {
             Ok(Reply::Failed(failure)) => Err(error(failure, None)),
             Ok(reply) => Ok((reply, frame.fds)),
             Err(error) => Err(host("cannot understand the sandbox", error)),
+        }
+    }
+
+    /// As [`Running::reply`], but a raised flag ends the wait; the job is then to be dropped.
+    pub(super) fn reply_unless(
+        &mut self,
+        cancel: &Cancel,
+    ) -> Result<(Reply, Vec<OwnedFd>), ExecError> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.link, PollFlags::IN),
+                PollFd::new(cancel, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(host("cannot wait for the sandbox", error)),
+            }
+            let (answered, cancelled) =
+                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            if answered {
+                return self.reply();
+            }
+            if cancelled {
+                return Err(ExecError::new(
+                    ExecErrorKind::Cancelled,
+                    "the step was stopped",
+                ));
+            }
         }
     }
 

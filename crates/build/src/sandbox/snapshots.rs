@@ -214,21 +214,18 @@ impl<'a> Snapshots<'a> {
         });
         let mut running = self.sandbox.start(job)?;
         let sent = codec::send(&running.link, layer);
-        let reply = running.reply().map_err(|error| match self.sandbox.hint() {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        });
-        match (reply, sent) {
-            (Ok((Reply::Unpacked { skipped }, _)), Ok(())) => {
+        // Why it stopped to listen is the better reason.
+        let (reply, _) = running.reply_unless(self.cancel)?;
+        sent.map_err(|error| base("cannot tell the sandbox what to unpack", error))?;
+        match reply {
+            Reply::Unpacked { skipped } => {
                 running.finish()?;
                 Ok(skipped)
             }
-            (Ok((other, _)), Ok(())) => Err(ExecError::new(
+            other => Err(ExecError::new(
                 ExecErrorKind::Host,
                 format!("the sandbox answered with {other:?}"),
             )),
-            (Ok(_), Err(error)) => Err(base("cannot tell the sandbox what to unpack", error)),
-            (Err(error), _) => Err(error),
         }
     }
 

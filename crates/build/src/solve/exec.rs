@@ -340,6 +340,7 @@ fn key(exec: &ExecOp, below: &Chain, sources: &[Option<Arc<Chain>>]) -> CacheKey
 fn failed(error: crate::exec::ExecError) -> SolveError {
     let kind = match error.kind() {
         ExecErrorKind::Cancelled => return SolveError::cancelled(),
+        ExecErrorKind::NoSpace => SolveErrorKind::NoSpace,
         _ => SolveErrorKind::Executor,
     };
     let hint = error.hint().map(str::to_owned);

@@ -22,7 +22,7 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-fn host<E: std::error::Error>(message: impl Into<String>) -> impl FnOnce(E) -> Failure {
+fn host<E: std::error::Error + 'static>(message: impl Into<String>) -> impl FnOnce(E) -> Failure {
     Failure::because(FailureKind::Host, message)
 }
 

@@ -30,7 +30,7 @@ fn gone(error: io::Error) -> Failure {
 
 /// Makes the files of a layer, which is received, and says what could not be made.
 pub(super) fn unpack(link: &Link, job: &UnpackJob, scope: Scope) -> Result<()> {
-    fn base<E: std::error::Error>(message: String) -> impl FnOnce(E) -> Failure {
+    fn base<E: std::error::Error + 'static>(message: String) -> impl FnOnce(E) -> Failure {
         Failure::because(FailureKind::Base, message)
     }
     let mut layer = Layer::default();

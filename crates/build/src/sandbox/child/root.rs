@@ -40,7 +40,7 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-fn host<E: std::error::Error>(message: impl Into<String>) -> impl FnOnce(E) -> Failure {
+fn host<E: std::error::Error + 'static>(message: impl Into<String>) -> impl FnOnce(E) -> Failure {
     Failure::because(FailureKind::Host, message)
 }
 

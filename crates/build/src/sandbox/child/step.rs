@@ -6,7 +6,7 @@ use std::path::Path;
 
 use firebuild_sys::namespace::{self, Namespaces};
 use firebuild_sys::process::{self, Exit, Fork};
-use firebuild_sys::{net, pidfd};
+use firebuild_sys::{net, pidfd, rlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,7 +20,7 @@ use crate::sandbox::job::{
 };
 use crate::sandbox::wire::Link;
 
-fn host<E: std::error::Error>(message: &'static str) -> impl FnOnce(E) -> Failure {
+fn host<E: std::error::Error + 'static>(message: &'static str) -> impl FnOnce(E) -> Failure {
     Failure::because(FailureKind::Host, message)
 }
 
@@ -32,10 +32,18 @@ enum Report {
     Failed(Failure),
 }
 
+/// What a step has from who starts it.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings {
+    pub(super) scope: Scope,
+    /// The soft limit of open files.
+    pub(super) open_files: Option<u64>,
+}
+
 /// Runs the step, tells how it ended and, when it is asked for, what it changed; leaves nothing but its upper directory,
 /// if that.
-pub(super) fn run(link: &Link, job: &StepJob, scope: Scope) -> Result<()> {
-    let result = prepare(job).and_then(|()| execute(link, job, scope));
+pub(super) fn run(link: &Link, job: &StepJob, surroundings: Surroundings) -> Result<()> {
+    let result = prepare(job).and_then(|()| execute(link, job, surroundings));
     let succeeded = matches!(result, Ok((Exit::Code(0), _)));
     // Before the end is told, so that nobody waits for it twice.
     clean_up(job, succeeded)?;
@@ -176,7 +184,7 @@ struct Pipes {
 }
 
 /// Starts the step and waits for its end.
-fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)> {
+fn execute(link: &Link, job: &StepJob, surroundings: Surroundings) -> Result<(Exit, Vec<Stub>)> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(host("cannot make a pipe"));
     let pipes = Pipes {
         report: pipe()?,
@@ -185,7 +193,7 @@ fn execute(link: &Link, job: &StepJob, scope: Scope) -> Result<(Exit, Vec<Stub>)
     };
     namespace::unshare(Namespaces::PID).map_err(host("cannot make a pid namespace"))?;
     let guardian = match process::fork().map_err(host("cannot fork"))? {
-        Fork::Child => guard(pipes, job, scope),
+        Fork::Child => guard(pipes, job, surroundings),
         Fork::Parent(guardian) => guardian,
     };
     let Pipes {
@@ -319,7 +327,7 @@ fn silence() -> Result<()> {
 }
 
 /// The guardian: makes the step's namespaces, starts the step, waits for it. When it ends, all processes below end.
-fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
+fn guard(pipes: Pipes, job: &StepJob, surroundings: Surroundings) -> ! {
     let Pipes {
         report: (_, report),
         status: (_, status),
@@ -342,7 +350,7 @@ fn guard(pipes: Pipes, job: &StepJob, scope: Scope) -> ! {
     match started {
         Ok(Fork::Child) => {
             drop((status, alive));
-            become_step(report, job, scope)
+            become_step(report, job, surroundings)
         }
         Ok(Fork::Parent(step)) => {
             drop(report);
@@ -402,7 +410,8 @@ fn tell(report: &OwnedFd, mut text: &[u8]) {
 }
 
 /// The step's own process: builds the root, enters it, becomes the step's user, and executes its program.
-fn become_step(report: OwnedFd, job: &StepJob, scope: Scope) -> ! {
+fn become_step(report: OwnedFd, job: &StepJob, surroundings: Surroundings) -> ! {
+    let scope = surroundings.scope;
     let started = (|| {
         // When memory runs out, the step goes before the builder does.
         let _ = fs_err::write("/proc/self/oom_score_adj", "500");
@@ -410,6 +419,9 @@ fn become_step(report: OwnedFd, job: &StepJob, scope: Scope) -> ! {
             net::link_up("lo").map_err(host("cannot bring up the step's loopback"))?;
         }
         let root = root::build(job, scope)?;
+        if let Some(soft) = surroundings.open_files {
+            rlimit::set_open_files(soft).map_err(host("cannot limit the step's open files"))?;
+        }
         let program = program::prepare(job, &root, scope)?;
         Ok((program, root.fd, ready(root.stubs)?))
     })();
