@@ -26,12 +26,12 @@ pub(crate) fn own(
     let launched = match launch(&owned, order, vminit) {
         Ok(launched) => launched,
         Err(error) => {
-            if let Some(reporter) = front.reporter.take() {
-                reporter.fail(&error);
-            }
             // Nothing has run: nothing is left of the attempt. Its own failure is less than the error.
             let _ = disk::remove(owned.instance());
             let _ = owned.remove();
+            if let Some(reporter) = front.reporter.take() {
+                reporter.fail(&error);
+            }
             return Err(error);
         }
     };
