@@ -29,7 +29,7 @@ use crate::flags::{Log, Profile, RunCache, Tracing};
         firebuild kernel import linux-image-….deb         a kernel for the VMs\n  \
         firebuild build -t me/app:1 .                     the Dockerfile in this directory\n  \
         firebuild run --rm me/app:1                       the result, in a VM\n\n\
-        Exit codes: the application's own for `run` and `wait`; 125 firebuild failed, 126 the command cannot be executed,\n\
+        Exit codes: the application's own for `run`; 125 firebuild failed, 126 the command cannot be executed,\n\
         127 it was not found, 128+n it died of signal n; 1 another command failed; 2 wrong usage."
 )]
 pub(crate) struct Cli {

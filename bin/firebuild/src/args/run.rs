@@ -53,7 +53,7 @@ pub(crate) struct RunArgs {
     /// Give the application a terminal
     #[arg(long, short = 't')]
     pub(crate) tty: bool,
-    /// Keep standard input open
+    /// Keep standard input open (in the foreground it always is)
     #[arg(long, short = 'i')]
     pub(crate) interactive: bool,
     /// Remove the record when the VM has ended

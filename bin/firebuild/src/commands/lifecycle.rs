@@ -22,14 +22,13 @@ pub(crate) fn inspect(paths: &Paths, args: &InspectArgs) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `firebuild wait`: prints the codes; the exit code is that of the last one.
+/// `firebuild wait`: prints the codes, one a line, as `docker wait` does; its own code says whether it could.
 pub(crate) fn wait(paths: &Paths, args: &VmsArgs) -> Done {
-    let mut last = 0;
     for vm in &args.vms {
-        last = wait::wait(paths, vm)?;
-        output::line(&last.to_string());
+        let code = wait::wait(paths, vm)?;
+        output::line(&code.to_string());
     }
-    Ok(ExitCode::from(last))
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `firebuild stop`

@@ -179,8 +179,8 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
     };
     request.remove = args.rm;
     request.terminal = args.tty;
-    // A terminal without input is of no use; `-t` alone types too, as people expect of `firebuild run -t IMAGE -- bash`.
-    request.stdin = args.interactive || args.tty;
+    // Standard input reaches an application in the foreground, with or without `-i`.
+    request.stdin = !args.daemonize || args.interactive;
     request.stop_signal.clone_from(&args.stop_signal);
     if let Some(cpus) = args.machine.cpu {
         request.cpus = cpus;

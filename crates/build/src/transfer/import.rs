@@ -52,7 +52,7 @@ pub fn import_layout(
         .map(|(index, layer)| Wanted {
             index,
             diff_id: layer.diff_id,
-            name: layer.digest.unwrap_or(layer.diff_id).short(),
+            name: layer.digest.unwrap_or(layer.diff_id).to_string(),
             size: layer.size,
         })
         .collect();

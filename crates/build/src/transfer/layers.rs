@@ -86,7 +86,14 @@ fn one(
 ) -> Result<(), TransferError> {
     let progress = |current: u64, done: bool| {
         sink(Event::Progress {
-            item: format!("layer {}", layer.name),
+            item: format!(
+                "layer {}",
+                layer
+                    .name
+                    .trim_start_matches("sha256:")
+                    .get(..12)
+                    .unwrap_or(&layer.name)
+            ),
             current,
             total: Some(layer.size),
             done,

@@ -80,7 +80,7 @@ fn wanted(reference: &Reference, found: &ResolvedImage) -> Result<Vec<Wanted>, T
             Ok(Wanted {
                 index,
                 diff_id: *diff_id,
-                name: descriptor.digest.short(),
+                name: descriptor.digest.to_string(),
                 size: descriptor.size,
             })
         })
