@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     /// Name of the VM
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Publish a port: [IP:]HOST:GUEST[/udp]
+    /// Publish a port: HOST:GUEST, with an address in front (IP:HOST:GUEST) and /udp behind if wanted
     #[arg(long, short = 'p', visible_alias = "port", value_name = "SPEC")]
     pub(crate) publish: Vec<String>,
     /// Detach: a monitor process owns the VM
