@@ -186,7 +186,7 @@ pub fn write(
 /// hole. `identity` makes its UUID.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_empty(
     out: &File,
     size: u64,
