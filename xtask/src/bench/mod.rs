@@ -4,6 +4,7 @@
 //! Each benchmark gives a [`Section`]; `--write` puts it into `docs/benchmarks.md` between its markers, with the command
 //! that made it. A new benchmark is a module here and a line in [`BENCHES`].
 
+mod build;
 mod ext4;
 mod stats;
 
@@ -30,7 +31,7 @@ struct Section {
 
 type Bench = fn(Plan<'_>) -> Fallible<Section>;
 
-const BENCHES: [(&str, Bench); 1] = [("ext4", ext4::run)];
+const BENCHES: [(&str, Bench); 2] = [("ext4", ext4::run), ("build", build::run)];
 
 /// Runs benchmarks by name, all of them without one. A debug build makes a release build and hands over to it.
 pub(crate) fn run(root: &Path, args: &[&str]) -> Fallible<()> {
