@@ -7,7 +7,7 @@ use crate::Fallible;
 use crate::metadata::{Package, packages};
 
 /// The level of each crate. A crate depends on lower ones only; those of one level never see each other.
-const LEVELS: [(&str, u8); 14] = [
+const LEVELS: [(&str, u8); 15] = [
     ("firebuild-accounts", 0),
     ("firebuild-dockerfile", 0),
     ("firebuild-guest-proto", 0),
@@ -15,6 +15,7 @@ const LEVELS: [(&str, u8); 14] = [
     ("firebuild-rootfs", 0),
     ("firebuild-sys", 0),
     ("firebuild-store", 1),
+    ("firebuild-usernet", 1),
     ("firebuild-build", 2),
     ("firebuild-vm", 2),
     ("firebuild-engine", 3),

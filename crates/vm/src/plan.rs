@@ -47,7 +47,7 @@ pub struct LaunchPlan {
     pub files: Vec<PlannedFile>,
     /// Descriptors to open, in this order.
     pub descriptors: Vec<Descriptor>,
-    /// Connections whose frames the launcher looks at on their way; see [`crate::net::guard`].
+    /// Connections whose frames the launcher looks at on their way; see [`firebuild_usernet::guard`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<Guard>,
     /// Processes to start, in this order.

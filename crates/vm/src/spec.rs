@@ -8,12 +8,12 @@
 //! backend then plans it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use firebuild_guest_proto::{ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL};
+pub use firebuild_usernet::publish::{PortPublish, Protocol};
 
 /// Version of the text form of [`VmSpec`].
 pub const SPEC_FORMAT: u32 = 1;
@@ -174,69 +174,6 @@ pub struct UserNetwork {
     /// Ports of the host that lead to ports of the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<PortPublish>,
-}
-
-/// A port of the host that leads to a port of the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortPublish {
-    /// Address of the host to listen on; `None` is every IPv4 address (`0.0.0.0`). A guest's IPv6 port is published
-    /// by naming an IPv6 address (`::` is every one): a connection keeps its family on its way into the guest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<IpAddr>,
-    /// Port on the host, not 0.
-    pub host_port: u16,
-    /// Port in the guest, not 0.
-    pub guest_port: u16,
-    /// Transport.
-    #[serde(default)]
-    pub protocol: Protocol,
-}
-
-impl PortPublish {
-    /// The address that is listened on.
-    #[must_use]
-    pub fn listen_ip(&self) -> IpAddr {
-        self.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-    }
-}
-
-impl fmt::Display for PortPublish {
-    /// Docker's spelling: `[IP:]HOST:GUEST/PROTOCOL`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host_ip {
-            None => {}
-            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
-            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
-        }
-        write!(
-            f,
-            "{}:{}/{}",
-            self.host_port, self.guest_port, self.protocol
-        )
-    }
-}
-
-/// Transport protocol of a published port.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        })
-    }
 }
 
 /// Where the serial console is recorded.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use firebuild_guest_proto::{Channel, EnvVar, RootLayout, RunConfig, Signal, WindowSize};
 use firebuild_oci::ContainerConfig;
+use firebuild_vm::net::guest::{GUEST_MAC, guest_network};
 use firebuild_vm::net::host::HostNetwork;
-use firebuild_vm::net::user::{GUEST_MAC, guest_network};
 use firebuild_vm::spec::{
     ConsoleLog, Disk, KernelFormat, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT,
     UserNetwork, VmSpec,

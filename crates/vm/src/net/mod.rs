@@ -1,8 +1,10 @@
-//! Networks of machines: what the host offers, user-mode networking, the guard that keeps a guest off the host's loopback.
+//! Networks of machines. What is common to every guest (addresses, guard, passt) is `firebuild-usernet`.
 //!
-//! Private bridges will stand beside [`user`], as another variant of [`crate::spec::Network`].
+//! QEMU's own stack is the fallback where passt is not installed; nobody can keep it off the host's loopback but by
+//! `restrict=on`, so there only published TCP ports work. The comparison stands in `docs/design/0001-user-network.md`.
+//! Private bridges will stand beside it, as another variant of [`crate::spec::Network`].
 
-pub mod guard;
-pub mod host;
 pub mod ports;
-pub mod user;
+pub(crate) mod slirp;
+
+pub use firebuild_usernet::{guard, guest, host};

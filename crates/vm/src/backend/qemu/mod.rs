@@ -19,8 +19,7 @@ use crate::spec::{KernelFormat, MachineType};
 
 /// Name of the program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// Name of the program that does user-mode networking.
-pub const PASST: &str = "passt";
+pub use firebuild_usernet::PASST;
 
 /// QEMU on this host, with what it depends on.
 #[derive(Clone, Debug)]

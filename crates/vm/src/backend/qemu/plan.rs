@@ -14,12 +14,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use firebuild_guest_proto::CHANNEL_PORT_NAME;
+use firebuild_usernet::guard::FRAME_BUFFER_BYTES;
+use firebuild_usernet::guest::{GUEST_MAC, passt_args};
 
 use super::super::PlanError;
 use super::Qemu;
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::cmdline;
-use crate::net::user;
+use crate::net::slirp;
 use crate::plan::{
     Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, Guard, INITRD,
     InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedProcess, Role, RunAs,
@@ -28,10 +30,6 @@ use crate::spec::{Disk, KernelFormat, MachineType, Network, UserNetwork};
 
 /// First port that every user may listen on (`ip_unprivileged_port_start`, `ip-sysctl.rst`).
 const FIRST_FREE_PORT: u16 = 1024;
-
-/// Send buffer of the sockets that carry frames. passt drops what does not fit and waits for TCP to notice: with the usual
-/// 208 KiB a download is four times slower than with twice of it, and ten times slower than with this.
-const FRAME_BUFFER_BYTES: usize = 4 << 20;
 
 pub(super) fn plan(
     qemu: &Qemu,
@@ -145,7 +143,7 @@ fn passt_process(
     PlannedProcess {
         role: Role::Network,
         program: passt.to_owned(),
-        args: user::passt_args(network, &qemu.host, socket, ready),
+        args: passt_args(&network.publish, &qemu.host, socket, ready),
         env: plain_environment(),
         cwd: PathBuf::from("/"),
         run_as: run_as.map(|user| RunAs {
@@ -340,7 +338,7 @@ impl Vmm {
     fn network_by_slirp(&mut self, network: &UserNetwork) {
         self.arg(&[
             "-netdev",
-            &format!("user,id=network,{}", user::slirp_options(network)),
+            &format!("user,id=network,{}", slirp::options(network)),
         ]);
         self.network_device();
     }
@@ -349,10 +347,7 @@ impl Vmm {
         // No option ROM: nothing boots from the network.
         self.arg(&[
             "-device",
-            &format!(
-                "virtio-net-pci,netdev=network,mac={},romfile=",
-                user::GUEST_MAC
-            ),
+            &format!("virtio-net-pci,netdev=network,mac={},romfile=", GUEST_MAC),
         ]);
     }
 }

@@ -8,17 +8,17 @@
     reason = "helpers of tests: what fails here fails the test, and skips are loud"
 )]
 
-use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use firebuild_sys::spawn::pass_fds;
-use firebuild_vm::backend::qemu::{PASST, find_program};
-use firebuild_vm::net::guard::{self, Guard};
+use firebuild_usernet::PASST;
+use firebuild_usernet::guard::{self, Guard};
 
 const GUEST_MAC: [u8; 6] = [0x02, 0xfb, 0, 0, 0, 0x15];
 const GATEWAY_MAC: [u8; 6] = [0x02, 0xfb, 0, 0, 0, 0x02];
@@ -31,7 +31,9 @@ struct Passt {
 
 impl Passt {
     fn start(test: &str, guarded: bool) -> Option<Self> {
-        let Some(program) = find_program(PASST, OsStr::new("/usr/local/bin:/usr/bin")) else {
+        let directories = ["/usr/local/bin", "/usr/bin"].map(Path::new);
+        let programs = directories.map(|directory| directory.join(PASST));
+        let Some(program) = programs.iter().find(|program| program.is_file()) else {
             let required = std::env::var("FIREBUILD_TEST_REQUIRE").unwrap_or_default();
             assert!(
                 !required.split(',').any(|need| need == "tool:passt"),

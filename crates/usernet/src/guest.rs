@@ -1,22 +1,18 @@
-//! User-mode networking: the guest's fixed addresses, and the programs that stand behind them.
+//! The guest's fixed addresses, and passt's arguments for them.
 //!
-//! passt does it where it is installed: out and in, TCP, UDP and ICMP, IPv4 and IPv6, behind the [guard](super::guard).
-//! QEMU's own stack is the fallback; nobody can keep it off the host's loopback but by `restrict=on`, so there only
-//! published TCP ports work. The comparison stands in `docs/design/0001-user-network.md`.
-//!
-//! Nothing is asked by DHCP: every machine sees the same private network, and vminit sets it up from its `RunConfig`.
+//! Nothing is asked by DHCP: every guest sees the same private network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use firebuild_guest_proto::net::{Cidr, Interface, InterfaceRef, MacAddress, Route};
 
-use super::host::HostNetwork;
-use crate::spec::{PortPublish, Protocol, UserNetwork};
+use crate::host::HostNetwork;
+use crate::publish::{PortPublish, Protocol};
 
 /// Hardware address of the guest's interface; locally administered.
 pub const GUEST_MAC: MacAddress = MacAddress([0x02, 0xfb, 0x00, 0x00, 0x00, 0x15]);
 /// Hardware address of the gateway.
-const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0xfb, 0x00, 0x00, 0x00, 0x02]);
+pub const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0xfb, 0x00, 0x00, 0x00, 0x02]);
 /// IPv4 address of the guest; the network has 24 bits.
 pub const GUEST_IPV4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// IPv4 gateway of the guest.
@@ -30,7 +26,7 @@ pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xfb, 2)
 /// MTU of the guest's interface in bytes: the largest that passt takes; its segments are cut by the host's sockets.
 pub const MTU: u32 = 65520;
 
-/// What the guest has to set up: an interface and name servers for its `RunConfig`.
+/// What the guest has to set up: an interface and name servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestNetwork {
     /// The interface with its addresses and routes.
@@ -76,10 +72,11 @@ pub fn guest_network(host: &HostNetwork) -> GuestNetwork {
     }
 }
 
-/// Arguments of passt for this network. `socket` is the number of the descriptor that leads to the guest, `ready` that
+/// Arguments of passt for a guest with these published ports. `socket` is the number of the descriptor that leads to the guest, `ready` that
 /// of the pipe on which it reports that it listens.
-pub(crate) fn passt_args(
-    network: &UserNetwork,
+#[must_use]
+pub fn passt_args(
+    publish: &[PortPublish],
     host: &HostNetwork,
     socket: i32,
     ready: i32,
@@ -131,7 +128,7 @@ pub(crate) fn passt_args(
     if guest_network(host).nameservers == [IpAddr::V4(DNS_IPV4)] {
         add(&["--dns-forward", &DNS_IPV4.to_string()]);
     }
-    for port in &network.publish {
+    for port in publish {
         let option = if port.protocol == Protocol::Udp {
             "--udp-ports"
         } else {
@@ -148,24 +145,6 @@ pub(crate) fn passt_args(
         ]);
     }
     args
-}
-
-/// Options of QEMU's `-netdev user` for this network.
-pub(crate) fn slirp_options(network: &UserNetwork) -> String {
-    let mut options = String::from("restrict=on,ipv6=off,net=10.0.2.0/24");
-    for port in &network.publish {
-        let PortPublish {
-            host_port,
-            guest_port,
-            protocol,
-            ..
-        } = port;
-        let listen = port.listen_ip();
-        options.push_str(&format!(
-            ",hostfwd={protocol}:{listen}:{host_port}-{GUEST_IPV4}:{guest_port}"
-        ));
-    }
-    options
 }
 
 #[cfg(test)]
