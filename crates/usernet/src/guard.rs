@@ -18,7 +18,9 @@
 //! | IPv4 link-local addresses: the host's own link, 169.254.169.254 of clouds with the host's credentials | nothing |
 //! | anything else | let through |
 //!
-//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one. Both sides speak
+//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one. Two things that
+//! passt does wrong towards the guest are mended on the way: resets without ACK, and handshakes without an end
+//! (`handshake.rs`). Both sides speak
 //! the stream protocol of QEMU's `-netdev stream`: each frame after its length, four bytes, big endian.
 
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::guest::GATEWAY_IPV4;
+
+mod handshake;
 
 /// Send buffer of the sockets that carry frames. passt drops what does not fit and waits for TCP to notice: with the usual
 /// 208 KiB a download is four times slower than with twice of it, and ten times slower than with this.
@@ -48,12 +52,16 @@ pub struct Guard {
     /// Port of the gateway and port of the guest, for IPv6 or not, with the time of the last datagram.
     answers: HashMap<(bool, u16, u16), Instant>,
     now: Instant,
+    /// Frames for the guest that passt should have sent, each after its length.
+    completions: Vec<u8>,
 }
 
 /// How long an answer may take: `UDP_CONN_TIMEOUT` of passt.
 const ANSWER_TIME: Duration = Duration::from_secs(180);
 /// Most datagrams that are remembered; with more, the oldest quarter is forgotten.
 const MAX_ANSWERS: usize = 4096;
+/// Most bytes of completed handshakes that wait; a guest repeats what got no answer.
+const MAX_COMPLETIONS_BYTES: usize = 16 * 1024;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -64,6 +72,7 @@ impl Default for Guard {
         Self {
             answers: HashMap::new(),
             now: Instant::now(),
+            completions: Vec::new(),
         }
     }
 }
@@ -132,6 +141,17 @@ impl Guard {
             1 => Some(!v6),
             // Extension headers of IPv6 among them: passt would look behind them.
             _ => Some(false),
+        }
+    }
+
+    /// Notes what the guest is owed for a frame that may leave it.
+    fn complete(&mut self, frame: &[u8]) {
+        if self.completions.len() < MAX_COMPLETIONS_BYTES
+            && let Some(answer) = handshake::completion(frame)
+        {
+            let length = u32::try_from(answer.len()).expect("an acknowledgement is short");
+            self.completions.extend(length.to_be_bytes());
+            self.completions.extend(answer);
         }
     }
 
@@ -300,7 +320,13 @@ impl Pipe {
             }
             let frame = &mut self.buffer[read + LENGTH_BYTES..end];
             let passes = match self.way {
-                Way::FromGuest => guard.allows(frame),
+                Way::FromGuest => {
+                    let allowed = guard.allows(frame);
+                    if allowed {
+                        guard.complete(frame);
+                    }
+                    allowed
+                }
                 Way::ToGuest => {
                     guard.deliver(frame);
                     true
@@ -317,6 +343,15 @@ impl Pipe {
         self.buffer.drain(kept..read);
         self.cleared = kept;
         Ok(())
+    }
+
+    /// Puts whole frames before what has not come completely, if there is room for them.
+    fn insert(&mut self, frames: &mut Vec<u8>) {
+        if !frames.is_empty() && self.wants_input() {
+            self.cleared += frames.len();
+            let at = self.cleared - frames.len();
+            self.buffer.splice(at..at, frames.drain(..));
+        }
     }
 
     /// Writes once.
@@ -363,6 +398,7 @@ fn relay(guest: &OwnedFd, network: &OwnedFd) -> io::Result<()> {
         {
             return Ok(());
         }
+        back.insert(&mut guard.completions);
         // Written at once after reading, without another poll: a full socket answers EAGAIN.
         if out.has_output() {
             out.drain(network)?;

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebuild_vm::Backend;
 use firebuild_vm::agent::AgentEvent;
@@ -136,6 +136,20 @@ fn ask_tcp(address: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// Says nothing before the guest has; gives what came until all 40 lines of the greeting had, and how long that took.
+fn hear(address: SocketAddr) -> std::io::Result<(String, Duration)> {
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut heard = vec![0; 40 * 504];
+    stream.read_exact(&mut heard)?;
+    let took = begin.elapsed();
+    stream.write_all(b"hi")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok((String::from_utf8_lossy(&heard).into_owned() + &answer, took))
 }
 
 fn ask_udp(address: &str) -> std::io::Result<String> {
@@ -292,6 +306,16 @@ fn published(lab: &Lab, passt: bool, addresses: &[&str]) {
     for protocol in protocols {
         ports.push(publish(None, 8000, protocol));
         ports.push(publish(Some("127.0.0.1"), 80, protocol));
+        if protocol == Protocol::Tcp {
+            let mut first = publish(Some("127.0.0.1"), 8022, protocol);
+            first.guest_port = 7001;
+            ports.push(first);
+            if addresses.contains(&"[::1]:8443") {
+                let mut first = publish(Some("::1"), 8023, protocol);
+                first.guest_port = 7001;
+                ports.push(first);
+            }
+        }
         if addresses.contains(&"[::1]:8443") {
             ports.push(publish(Some("::"), 8443, protocol));
         }
@@ -314,6 +338,18 @@ fn published(lab: &Lab, passt: bool, addresses: &[&str]) {
                 assert_eq!(told(ask_udp(address)), "guest-udp hi", "{address}");
             }
             asked += 1;
+        }
+        // A server that speaks first is heard by a client that says nothing.
+        let first = ports.iter().filter(|port| port.guest_port == 7001);
+        for address in first.map(|port| SocketAddr::from((port.listen_ip(), port.host_port))) {
+            let (heard, took) = hear(address).unwrap();
+            assert!(
+                heard.starts_with("00 ..") && heard.ends_with("heard hi"),
+                "{heard}"
+            );
+            eprintln!("{address} greeted in {took:?}");
+            // A handshake that is repeated because its end got lost would take a second.
+            assert!(took < Duration::from_millis(900), "{took:?}");
         }
         assert!(
             ask_tcp("127.0.0.2:80").is_err(),

@@ -1,7 +1,7 @@
 //! The network program of the test guests: built by the test with `rustc`, static, without crates.
 //!
 //! `net tcp|udp ADDRESS:PORT` says a word there and prints the answer or `none`; `net serve PORT` answers words on TCP
-//! and UDP, IPv4 and IPv6.
+//! and UDP, IPv4 and IPv6, and on the TCP port after it speaks first.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -46,9 +46,25 @@ fn serve(port: u16) {
             let _ = socket.send_to(&[b"guest-udp ", &buffer[..count]].concat(), peer);
         }
     });
+    let first = TcpListener::bind(("::", port + 1)).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in first.incoming().flatten() {
+            std::thread::spawn(move || greet(&mut stream));
+        }
+    });
     for mut stream in listener.incoming().flatten() {
         let mut buffer = [0; 64];
         let Ok(count) = stream.read(&mut buffer) else { continue };
         let _ = stream.write_all(&[b"guest-tcp ", &buffer[..count]].concat());
     }
+}
+
+/// A greeting of 40 lines, longer than a first window; then what is said comes back.
+fn greet(stream: &mut TcpStream) -> std::io::Result<()> {
+    for line in 0..40 {
+        writeln!(stream, "{line:02} {:.>500}", "")?;
+    }
+    let mut buffer = [0; 64];
+    let count = stream.read(&mut buffer)?;
+    stream.write_all(&[b"heard ", &buffer[..count]].concat())
 }
