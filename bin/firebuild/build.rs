@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What the init is made of, from the root of the workspace.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     "bin/vminit",
     "crates/accounts",
     "crates/guest-proto",
+    "crates/rootfs",
+    "crates/sandbox",
     "crates/sys",
     "Cargo.toml",
     "Cargo.lock",

@@ -14,12 +14,13 @@ use firebuild_rootfs::tree::{Content, Contents, Kind, Opened, Source, Tree};
 use firebuild_rootfs::unpack::Skipped;
 use firebuild_rootfs::walk::{DirContents, WalkOptions, open_root, walk};
 
-use super::job::{Ask, Reply, Scope};
+use super::Sandbox;
 use super::process::Running;
-use super::wire::{self, MAX_FDS};
-use super::{Sandbox, codec};
 use crate::content::{StoreContents, store_layer};
 use crate::exec::{ExecError, ExecErrorKind, NewLayer};
+use firebuild_sandbox::codec;
+use firebuild_sandbox::job::{Ask, Reply, Scope};
+use firebuild_sandbox::wire::{self, MAX_FDS};
 
 fn failed(context: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExecError {
     ExecError::caused(ExecErrorKind::Layer, context, source)

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::child;
-use super::job::{Job, Scope};
 use super::process::Running;
 use super::userns::Namespace;
 use crate::exec::{ExecError, ExecErrorKind};
+use firebuild_sandbox::job::{Job, Scope};
 
 /// The ids that steps have: the host's for root, those of one user namespace for anybody else.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ impl IdSpace {
         // Without a namespace the ids are our own, and no process is needed.
         if self.namespace()?.scope == Scope::Host {
             return paths.iter().try_for_each(|path| {
-                child::remove_tree(path).map_err(|error| {
+                firebuild_sandbox::remove_tree(path).map_err(|error| {
                     let context = format!("cannot remove {}", path.display());
                     ExecError::caused(ExecErrorKind::Host, context, error)
                 })

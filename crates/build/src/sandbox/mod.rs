@@ -17,15 +17,10 @@
 //! - Whatever ends the builder ends everything that a step has started (see `child`).
 
 mod capture;
-mod child;
-mod codec;
 mod ids;
-mod job;
 mod process;
-mod skipped;
 mod snapshots;
 mod userns;
-mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use firebuild_store::Store;
 
-pub use child::child_main;
+pub use firebuild_sandbox::child_main;
 pub use ids::IdSpace;
 
 use crate::cancel::Cancel;
@@ -43,7 +38,7 @@ use crate::exec::{
     ExecError, ExecErrorKind, Executed, Executor, Exit, Step, StepMount, StepMountKind,
 };
 use crate::graph::{NetworkMode, SecurityMode};
-use job::{
+use firebuild_sandbox::job::{
     Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Scope, Status, StepJob, UPPER,
 };
 use process::Running;

@@ -9,12 +9,12 @@ use firebuild_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
-use super::child::SUBCOMMAND;
-use super::job::{Ask, Failure, FailureKind, Job, Reply, Scope, Start, Status};
-use super::wire::{Frame, Link};
 use crate::cancel::Cancel;
 use crate::event::Stream;
 use crate::exec::{ExecError, ExecErrorKind};
+use firebuild_sandbox::SUBCOMMAND;
+use firebuild_sandbox::job::{Ask, Failure, FailureKind, Job, Reply, Scope, Start, Status};
+use firebuild_sandbox::wire::{Frame, Link};
 
 /// How long a job that was told to stop may clean up before it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,9 +22,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of output that are handed on at once.
 const CHUNK: usize = 64 << 10;
 
+/// What the executor calls a failure.
+fn exec_kind(failure: &Failure) -> ExecErrorKind {
+    match failure.kind {
+        _ if failure.no_space => ExecErrorKind::NoSpace,
+        FailureKind::Step => ExecErrorKind::Step,
+        FailureKind::Ids => ExecErrorKind::Ids,
+        FailureKind::Host | FailureKind::NoOverlay => ExecErrorKind::Host,
+        FailureKind::Base => ExecErrorKind::Base,
+        FailureKind::Layer => ExecErrorKind::Layer,
+        FailureKind::Cancelled => ExecErrorKind::Cancelled,
+    }
+}
+
 /// A failure of the inner half as an error of the executor.
 pub(super) fn error(failure: Failure, hint: Option<String>) -> ExecError {
-    let kind = failure.exec_kind();
+    let kind = exec_kind(&failure);
     let mut messages = failure.messages.into_iter();
     let context = messages.next().unwrap_or_default();
     let mut source: Option<Box<dyn std::error::Error + Send + Sync>> = None;

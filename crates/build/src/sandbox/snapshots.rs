@@ -15,12 +15,13 @@ use firebuild_rootfs::tree::{Follow, Inode, InodeId, Tree};
 use firebuild_rootfs::unpack::Skipped;
 use firebuild_store::StoreError;
 
-use super::job::{Job, Reply, UPPER, UnpackJob};
-use super::{Sandbox, codec, skipped};
+use super::Sandbox;
 use crate::cancel::Cancel;
 use crate::chain::{Chain, ChainLayer};
 use crate::content::read_layer;
 use crate::exec::{ExecError, ExecErrorKind};
+use firebuild_sandbox::job::{Job, Reply, UPPER, UnpackJob};
+use firebuild_sandbox::{codec, skipped};
 
 /// Beside a snapshot's files: what of them could not be made.
 const SKIPPED: &str = "skipped";

@@ -11,9 +11,9 @@ use firebuild_accounts::Accounts;
 use firebuild_sys::caps::{self, CapabilitySet};
 use firebuild_sys::idmap::{self, Mapping};
 
-use super::job::{Job, Reply, Scope};
 use super::process::Running;
 use crate::exec::{ExecError, ExecErrorKind};
+use firebuild_sandbox::job::{Job, Reply, Scope};
 
 /// Whose ids steps have.
 #[derive(Debug)]

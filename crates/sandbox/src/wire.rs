@@ -23,55 +23,59 @@ use serde::de::DeserializeOwned;
 const MAX_BODY: usize = 64 << 20;
 
 /// How many descriptors one frame carries at most; the kernel takes 253.
-pub(super) const MAX_FDS: usize = 64;
+pub const MAX_FDS: usize = 64;
 
 const HEADER: usize = 5;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A message as JSON.
     Message,
-    /// Some entries of a layer (see [`super::codec`]).
+    /// Some entries of a layer (see [`crate::codec`]).
     Entries,
 }
 
 /// A received frame.
 #[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) kind: Kind,
-    pub(super) body: Vec<u8>,
-    pub(super) fds: Vec<OwnedFd>,
+pub struct Frame {
+    /// What it is.
+    pub kind: Kind,
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// The descriptors that came along.
+    pub fds: Vec<OwnedFd>,
 }
 
 /// One end of the socket.
 #[derive(Debug)]
-pub(super) struct Link(UnixStream);
+pub struct Link(UnixStream);
 
 impl Link {
     /// The two ends of a new socket; the other one becomes a child's standard input.
-    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (mine, other) = UnixStream::pair()?;
         Ok((Self(mine), other.into()))
     }
 
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    /// The end that this process was given.
+    pub fn new(socket: OwnedFd) -> Self {
         Self(UnixStream::from(socket))
     }
 
     /// Says that nothing more will be sent: the other side is to give up what it does.
-    pub(super) fn close_sending(&self) {
+    pub fn close_sending(&self) {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
     /// Sends a message, with descriptors.
-    pub(super) fn say(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn say(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let body = serde_json::to_vec(message).map_err(io::Error::other)?;
         self.send(Kind::Message, &body, fds)
     }
 
     /// Sends a frame.
-    pub(super) fn send(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn send(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let length = u32::try_from(body.len())
             .ok()
             .filter(|_| body.len() <= MAX_BODY);
@@ -100,7 +104,7 @@ impl Link {
     }
 
     /// Waits for the next frame; none at the end.
-    pub(super) fn receive(&self) -> io::Result<Option<Frame>> {
+    pub fn receive(&self) -> io::Result<Option<Frame>> {
         let mut header = [0; HEADER];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -146,7 +150,7 @@ impl Link {
     }
 
     /// Waits for a message.
-    pub(super) fn hear<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub fn hear<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         match self.receive()? {
             Some(frame) => Ok(Some((frame.message()?, frame.fds))),
             None => Ok(None),
@@ -156,7 +160,7 @@ impl Link {
 
 impl Frame {
     /// The message that the frame is.
-    pub(super) fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
+    pub fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
         if self.kind != Kind::Message {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -22,7 +22,8 @@ mod root;
 mod step;
 mod syscalls;
 
-pub(super) use remove::tree as remove_tree;
+pub use remove::tree as remove_tree;
+pub use step::{Surroundings, perform};
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,13 +33,14 @@ use firebuild_sys::namespace::{self, Namespaces};
 use firebuild_sys::process;
 use rustix::process::Pid;
 
-use super::job::{Failure, FailureKind, Job, Reply, Scope, Start};
-use super::wire::Link;
+use crate::job::{Failure, FailureKind, Job, Reply, Scope, Start};
+use crate::wire::Link;
 
 /// The hidden subcommand.
-pub(super) const SUBCOMMAND: &str = "sandbox-init";
+pub const SUBCOMMAND: &str = "sandbox-init";
 
-type Result<T> = std::result::Result<T, Failure>;
+/// What a part of a job gives.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// To be called first thing in `main`: when this process was started as the inner half of a sandbox, does its job and
 /// gives the code to leave with; otherwise does nothing.

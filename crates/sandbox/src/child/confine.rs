@@ -5,7 +5,7 @@ use firebuild_sys::caps::{self, CapabilitySet};
 use rustix::fs::{Gid, Uid};
 
 use super::{Result, syscalls};
-use crate::sandbox::job::{Failure, FailureKind, Scope};
+use crate::job::{Failure, FailureKind, Scope};
 
 /// Docker's default capabilities (moby `oci/caps/defaults.go`).
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN

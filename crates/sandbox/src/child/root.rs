@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::overlay::{self, Upper};
 use super::place::{self, Stub, Want};
 use super::{Result, devices};
-use crate::sandbox::job::{
+use crate::job::{
     Failure, FailureKind, MOUNTPOINT, MountJob, MountJobKind, Scope, StepJob, UPPER, WORK,
 };
 

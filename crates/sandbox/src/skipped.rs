@@ -14,7 +14,7 @@ use firebuild_rootfs::path::{escape, unescape};
 use firebuild_rootfs::unpack::{Skipped, SkippedEntry, What};
 
 /// The report as text; empty when nothing is missing.
-pub(super) fn to_text(skipped: &Skipped) -> String {
+pub fn to_text(skipped: &Skipped) -> String {
     let mut text = String::new();
     for entry in &skipped.entries {
         let path = escape(&entry.path);
@@ -29,7 +29,7 @@ pub(super) fn to_text(skipped: &Skipped) -> String {
 }
 
 /// Reads a report; lines that are none are skipped.
-pub(super) fn from_text(text: &str, into: &mut Skipped) {
+pub fn from_text(text: &str, into: &mut Skipped) {
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let (what, path) = match words[..] {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use firebuild_rootfs::layer::{Change, Entry, Layer};
 use firebuild_rootfs::tree::{Content, Device, Inode, Kind, Meta, Segment, Source, Time};
 
-use super::wire::{self, Link};
+use crate::wire::{self, Link};
 
 /// Frames are cut when they are longer than this.
 const FRAME: usize = 1 << 20;
 
 /// Sends a layer; an empty frame ends it.
-pub(super) fn send(link: &Link, layer: &Layer) -> io::Result<()> {
+pub fn send(link: &Link, layer: &Layer) -> io::Result<()> {
     let mut writer = Writer::default();
     for entry in &layer.entries {
         writer.entry(entry);
@@ -31,7 +31,7 @@ pub(super) fn send(link: &Link, layer: &Layer) -> io::Result<()> {
 }
 
 /// Reads the entries of one frame.
-pub(super) fn decode(bytes: &[u8]) -> io::Result<Vec<Entry>> {
+pub fn decode(bytes: &[u8]) -> io::Result<Vec<Entry>> {
     let mut reader = Reader(bytes);
     let mut entries = Vec::new();
     while !reader.0.is_empty() {
@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::{Writer, decode, send};
-    use crate::sandbox::wire::Link;
+    use crate::wire::Link;
     use firebuild_rootfs::layer::{Change, Entry, Layer};
     use firebuild_rootfs::tree::{Content, Device, Inode, Kind, Meta, Segment, Source, Time};
     use std::path::Path;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use firebuild_oci::Digest;
 use firebuild_rootfs::layer::Layer;
 use firebuild_rootfs::tree::{Content, Contents, Opened};
 use firebuild_rootfs::unpack::{Marks, Unmapped, UnpackOptions, unpack_layer};
@@ -14,10 +13,10 @@ use firebuild_rootfs::walk::{WalkOptions, open_root, walk};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::Result;
-use crate::sandbox::codec;
-use crate::sandbox::job::{Ask, Failure, FailureKind, Reply, Scope, UnpackJob};
-use crate::sandbox::skipped;
-use crate::sandbox::wire::{Kind, Link, MAX_FDS};
+use crate::codec;
+use crate::job::{Ask, Failure, FailureKind, Reply, Scope, UnpackJob};
+use crate::skipped;
+use crate::wire::{Kind, Link, MAX_FDS};
 
 #[allow(clippy::needless_pass_by_value)] // For map_err.
 fn gone(error: io::Error) -> Failure {
@@ -90,6 +89,16 @@ pub(super) fn unpack(link: &Link, job: &UnpackJob, scope: Scope) -> Result<()> {
     .map_err(gone)
 }
 
+/// The name of a blob: its digest in hexadecimal.
+fn hex(id: &[u8]) -> String {
+    use std::fmt::Write;
+    id.iter()
+        .fold(String::with_capacity(2 * id.len()), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a String takes everything");
+            text
+        })
+}
+
 /// Blobs of the store, opened by their digest.
 struct Blobs {
     directory: PathBuf,
@@ -107,7 +116,7 @@ impl Contents for Blobs {
         let file = match open.get(&id) {
             Some(file) => Arc::clone(file),
             None => {
-                let path = self.directory.join(Digest::from_bytes(id).to_hex());
+                let path = self.directory.join(hex(&id));
                 let file: Arc<std::fs::File> = Arc::new(fs_err::File::open(path)?.into());
                 // A layer's files are mostly in one blob; a flattened image's in as many as it has layers.
                 if open.len() >= 256 {

@@ -1,7 +1,7 @@
 //! One step from its root to its end, and what it left.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use firebuild_sys::namespace::{self, Namespaces};
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::place::{self, Stub};
 use super::{Result, files, program, remove, root};
-use crate::sandbox::job::{
+use crate::job::{
     Failure, FailureKind, MOUNTPOINT, MountJobKind, Reply, Scope, Status, StepJob, UPPER, WORK,
 };
-use crate::sandbox::wire::Link;
+use crate::wire::Link;
 
 fn host<E: std::error::Error + 'static>(message: &'static str) -> impl FnOnce(E) -> Failure {
     Failure::because(FailureKind::Host, message)
@@ -33,38 +33,20 @@ enum Report {
 }
 
 /// What a step has from who starts it.
-#[derive(Clone, Copy)]
-pub(super) struct Surroundings {
-    pub(super) scope: Scope,
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Whose ids it has.
+    pub scope: Scope,
     /// The soft limit of open files.
-    pub(super) open_files: Option<u64>,
+    pub open_files: Option<u64>,
 }
 
 /// Runs the step, tells how it ended and, when it is asked for, what it changed; leaves nothing but its upper directory,
 /// if that.
 pub(super) fn run(link: &Link, job: &StepJob, surroundings: Surroundings) -> Result<()> {
-    let result = prepare(job).and_then(|()| execute(link, job, surroundings));
-    let succeeded = matches!(result, Ok((Exit::Code(0), _)));
-    // Before the end is told, so that nobody waits for it twice.
-    clean_up(job, succeeded)?;
-    let (status, stubs) = result?;
-    let upper = if succeeded {
-        let path = job.root.directory.join(UPPER);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let upper = rustix::fs::open(&path, flags, Mode::empty()).map_err(Failure::because(
-            FailureKind::Layer,
-            "cannot open what the step has changed",
-        ))?;
-        place::remove_stubs(upper.as_fd(), &stubs);
-        Some(upper)
-    } else {
-        None
-    };
-    let ended = match status {
-        Exit::Code(code) => Status::Code(code),
-        Exit::Signal(signal) => Status::Signal(signal),
-    };
-    link.say(&Reply::Exited { status: ended }, &[])
+    let (status, upper) = perform(job, surroundings, Some(link.as_fd()))?;
+    let status = Status::from(status);
+    link.say(&Reply::Exited { status }, &[])
         .map_err(Failure::because(
             FailureKind::Cancelled,
             "nobody waits for the step",
@@ -73,6 +55,36 @@ pub(super) fn run(link: &Link, job: &StepJob, surroundings: Surroundings) -> Res
         files::capture(link, &upper)?;
     }
     super::done(link)
+}
+
+/// Runs the step in the calling process, which has one thread and is of no other use afterwards: its standard output and
+/// error are the step's, and are let go of. Gives how the step ended and, when it succeeded, its upper directory.
+///
+/// When `given_up` becomes readable or is closed, the step is killed.
+///
+/// # Errors
+/// When the step could not be run.
+pub fn perform(
+    job: &StepJob,
+    surroundings: Surroundings,
+    given_up: Option<BorrowedFd<'_>>,
+) -> Result<(Exit, Option<OwnedFd>)> {
+    let result = prepare(job).and_then(|()| execute(given_up, job, surroundings));
+    let succeeded = matches!(result, Ok((Exit::Code(0), _)));
+    // Before the end is told, so that nobody waits for it twice.
+    clean_up(job, succeeded)?;
+    let (status, stubs) = result?;
+    if !succeeded {
+        return Ok((status, None));
+    }
+    let path = job.root.directory.join(UPPER);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let upper = rustix::fs::open(&path, flags, Mode::empty()).map_err(Failure::because(
+        FailureKind::Layer,
+        "cannot open what the step has changed",
+    ))?;
+    place::remove_stubs(upper.as_fd(), &stubs);
+    Ok((status, Some(upper)))
 }
 
 /// Removes what the step's mounts needed, and without success its upper directory, too.
@@ -184,7 +196,11 @@ struct Pipes {
 }
 
 /// Starts the step and waits for its end.
-fn execute(link: &Link, job: &StepJob, surroundings: Surroundings) -> Result<(Exit, Vec<Stub>)> {
+fn execute(
+    given_up: Option<BorrowedFd<'_>>,
+    job: &StepJob,
+    surroundings: Surroundings,
+) -> Result<(Exit, Vec<Stub>)> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(host("cannot make a pipe"));
     let pipes = Pipes {
         report: pipe()?,
@@ -206,7 +222,7 @@ fn execute(link: &Link, job: &StepJob, surroundings: Surroundings) -> Result<(Ex
     // The step's output ends when the step has ended, not when we do.
     silence()?;
 
-    wait_for(link, &guardian.pidfd)?;
+    wait_for(given_up, &guardian.pidfd)?;
     guardian.reap()?;
     // Every writer has ended and the pipe holds a whole report (see [`tell`]).
     let mut text = Vec::new();
@@ -298,18 +314,16 @@ impl Drop for Guardian {
 }
 
 /// Waits until there is something to read, unless the parent gives up before.
-fn wait_for(link: &Link, what: &OwnedFd) -> Result<()> {
+fn wait_for(given_up: Option<BorrowedFd<'_>>, what: &OwnedFd) -> Result<()> {
     loop {
-        let mut fds = [
-            PollFd::new(what, PollFlags::IN),
-            PollFd::new(link, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(what, PollFlags::IN)];
+        fds.extend(given_up.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(host("cannot wait for the step")(error)),
         }
         // While a step runs the parent says nothing; what is there to read is the end.
-        if !fds[1].revents().is_empty() {
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
             return Err(Failure::new(FailureKind::Cancelled, "the step was stopped"));
         }
         if !fds[0].revents().is_empty() {

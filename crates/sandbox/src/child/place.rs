@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
-use crate::sandbox::job::{Failure, FailureKind};
+use crate::job::{Failure, FailureKind};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;

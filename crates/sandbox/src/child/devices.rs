@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat, symlinkat};
 use super::Result;
 use super::place::Want;
 use super::root::Root;
-use crate::sandbox::job::{Failure, FailureKind, Scope};
+use crate::job::{Failure, FailureKind, Scope};
 
 /// The standard nodes.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountFlags;
 
 use super::Result;
-use crate::sandbox::job::{Failure, FailureKind, Scope};
+use crate::job::{Failure, FailureKind, Scope};
 
 /// The half of an overlay that takes writes.
 pub(super) struct Upper<'a> {

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, accessat, statat};
 
 use super::root::{self, Root};
 use super::{Result, confine};
-use crate::sandbox::job::{Failure, FailureKind, Scope, StepJob};
+use crate::job::{Failure, FailureKind, Scope, StepJob};
 
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -4,22 +4,20 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::exec::ExecErrorKind;
-
 /// The first message to a child.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Start {
+pub struct Start {
     /// Process id of the parent, as both see it.
-    pub(super) parent: i32,
+    pub parent: i32,
     /// Which user namespace to work in. With [`Scope::Mapped`] and [`Scope::Single`] its descriptor comes along.
-    pub(super) scope: Scope,
+    pub scope: Scope,
     /// What to do.
-    pub(super) job: Job,
+    pub job: Job,
 }
 
 /// How ids outside and inside belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Scope {
+pub enum Scope {
     /// No user namespace: ids are the host's, everything can be held.
     Host,
     /// A user namespace with ranges of ids.
@@ -28,8 +26,9 @@ pub(super) enum Scope {
     Single,
 }
 
+/// A job of the inner half.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Job {
+pub enum Job {
     /// Makes a user namespace, sends its descriptor and waits until its maps are in force.
     Hold,
     /// Makes files: the entries of a layer follow.
@@ -42,118 +41,158 @@ pub(super) enum Job {
 
 /// Files to make.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct UnpackJob {
+pub struct UnpackJob {
     /// Directory in which they are made; made itself if it is missing.
-    pub(super) directory: PathBuf,
+    pub directory: PathBuf,
     /// Directory of the blobs, by hexadecimal digest.
-    pub(super) blobs: PathBuf,
+    pub blobs: PathBuf,
 }
 
 /// A step to run.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct StepJob {
-    pub(super) root: RootJob,
-    pub(super) argv: Vec<String>,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) cwd: String,
-    pub(super) user: String,
-    pub(super) hostname: String,
-    pub(super) hosts: Vec<u8>,
-    pub(super) resolv_conf: Vec<u8>,
+pub struct StepJob {
+    /// What its root is made of.
+    pub root: RootJob,
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// The environment; later entries of a name win.
+    pub env: Vec<(String, String)>,
+    /// Working directory, absolute; made if it is missing. Empty is `/`.
+    pub cwd: String,
+    /// `name|id[:group|id]`, looked up in the step's own `/etc/passwd`; empty is root.
+    pub user: String,
+    /// Host name; empty leaves the one that there is.
+    pub hostname: String,
+    /// What `/etc/hosts` shows.
+    pub hosts: Vec<u8>,
+    /// What `/etc/resolv.conf` shows.
+    pub resolv_conf: Vec<u8>,
     /// A network namespace with loopback only.
-    pub(super) own_network: bool,
+    pub own_network: bool,
     /// Tell what is in the upper directory, and open its files: the parent has not the ids to look for itself.
-    pub(super) capture: bool,
+    pub capture: bool,
     /// All capabilities, no filter, nothing masked.
-    pub(super) insecure: bool,
-    pub(super) mounts: Vec<MountJob>,
+    pub insecure: bool,
+    /// Further mounts, in their order.
+    pub mounts: Vec<MountJob>,
     /// Files below `/dev/pipes`: path, content, permission bits.
-    pub(super) files: Vec<(String, Vec<u8>, u32)>,
+    pub files: Vec<(String, Vec<u8>, u32)>,
 }
 
 /// What a step's root is made of.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct RootJob {
+pub struct RootJob {
     /// Snapshots, lowest first. Without [`RootJob::copy`] they are the lower half of an overlay.
-    pub(super) lowers: Vec<PathBuf>,
+    pub lowers: Vec<PathBuf>,
     /// Directory of this step alone, with [`UPPER`], [`WORK`] and [`MOUNTPOINT`] in it.
-    pub(super) directory: PathBuf,
+    pub directory: PathBuf,
     /// The root is [`UPPER`] itself, which holds a copy of everything.
-    pub(super) copy: bool,
+    pub copy: bool,
 }
 
 /// In a snapshot or a step's directory: the files.
-pub(super) const UPPER: &str = "fs";
+pub const UPPER: &str = "fs";
 /// In a step's directory: what overlayfs needs for itself.
-pub(super) const WORK: &str = "work";
+pub const WORK: &str = "work";
 /// In a step's directory: where the root is mounted, in the step's mount namespace.
-pub(super) const MOUNTPOINT: &str = "root";
+pub const MOUNTPOINT: &str = "root";
 
+/// A mount of a step.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MountJob {
-    pub(super) target: String,
-    pub(super) read_only: bool,
-    pub(super) kind: MountJobKind,
+pub struct MountJob {
+    /// Where it appears, absolute.
+    pub target: String,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// What it shows.
+    pub kind: MountJobKind,
 }
 
+/// What a [`MountJob`] shows.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum MountJobKind {
+pub enum MountJobKind {
     /// A path in a stack of snapshots, lowest first; `directory` is where writes go, when they are allowed.
     Bind {
+        /// The snapshots.
         lowers: Vec<PathBuf>,
+        /// Path in them; links on the way stay inside.
         source: String,
+        /// A directory of this mount alone.
         directory: PathBuf,
     },
     /// A directory, made with these properties when it is missing.
     Directory {
+        /// The directory.
         path: PathBuf,
+        /// Permission bits.
         mode: u32,
+        /// Owner.
         uid: u32,
+        /// Group.
         gid: u32,
     },
     /// Memory.
-    Tmpfs { size: Option<u64> },
+    Tmpfs {
+        /// Limit in bytes; none is half of the memory.
+        size: Option<u64>,
+    },
     /// A file with this content.
     File {
+        /// The content.
         data: Vec<u8>,
+        /// Permission bits.
         mode: u32,
+        /// Owner.
         uid: u32,
+        /// Group.
         gid: u32,
     },
     /// A socket of the host.
-    Socket { path: PathBuf },
+    Socket {
+        /// The socket.
+        path: PathBuf,
+    },
 }
 
 /// What a child says.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub enum Reply {
     /// It could not do it.
     Failed(Failure),
     /// The user namespace is there; its descriptor comes along.
     Namespace,
     /// The job is done.
     Done,
-    /// The files are made, but for these (see [`super::skipped`]).
-    Unpacked { skipped: String },
+    /// The files are made, but for these (see [`crate::skipped`]).
+    Unpacked {
+        /// What could not be made.
+        skipped: String,
+    },
     /// The step's program has ended, and with it every process that it left. Of its directory the upper one is there,
     /// if it has succeeded.
-    Exited { status: Status },
+    Exited {
+        /// How the program ended.
+        status: Status,
+    },
     /// After a successful step that is captured and the frames of what is in its upper directory.
     Captured,
     /// Descriptors of the files that were asked for, in that order.
     Files,
 }
 
+/// How a step's program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Status {
+pub enum Status {
+    /// It returned a code.
     Code(i32),
+    /// A signal ended it.
     Signal(i32),
 }
 
 /// What a parent says after a step has been captured.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Ask {
-    /// Open these files of the upper directory, at most [`super::wire::MAX_FDS`].
+pub enum Ask {
+    /// Open these files of the upper directory, at most [`crate::wire::MAX_FDS`].
     Open(Vec<Vec<u8>>),
     /// That was all.
     Finish,
@@ -161,28 +200,55 @@ pub(super) enum Ask {
 
 /// Why a child could not do its job.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Failure {
-    pub(super) kind: FailureKind,
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
     /// The whole chain, outermost first.
-    pub(super) messages: Vec<String>,
+    pub messages: Vec<String>,
     /// The disk is full.
-    pub(super) no_space: bool,
+    pub no_space: bool,
 }
 
+/// What went wrong with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum FailureKind {
+pub enum FailureKind {
+    /// The step asks for something that cannot be.
     Step,
+    /// It needs ids that cannot be mapped.
     Ids,
+    /// The kernel refuses what a step needs.
     Host,
+    /// What the step stands on cannot be had.
     Base,
+    /// What it changed cannot be read.
     Layer,
     /// An overlay cannot be mounted here; a copy would work.
     NoOverlay,
+    /// Nobody waits for it any more.
     Cancelled,
 }
 
+impl From<firebuild_sys::process::Exit> for Status {
+    fn from(exit: firebuild_sys::process::Exit) -> Self {
+        match exit {
+            firebuild_sys::process::Exit::Code(code) => Self::Code(code),
+            firebuild_sys::process::Exit::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
+impl From<Status> for firebuild_sys::process::Exit {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Code(code) => Self::Code(code),
+            Status::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
 impl Failure {
-    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+    /// A failure without a cause.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             messages: vec![message.into()],
@@ -190,7 +256,8 @@ impl Failure {
         }
     }
 
-    pub(super) fn caused(
+    /// A failure with the chain of its causes.
+    pub fn caused(
         kind: FailureKind,
         message: impl Into<String>,
         error: &(dyn std::error::Error + 'static),
@@ -206,24 +273,11 @@ impl Failure {
     }
 
     /// For `map_err`: what was being done, and the cause.
-    pub(super) fn because<E: std::error::Error + 'static>(
+    pub fn because<E: std::error::Error + 'static>(
         kind: FailureKind,
         message: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
         move |error| Self::caused(kind, message, &error)
-    }
-
-    /// What the executor calls it.
-    pub(super) fn exec_kind(&self) -> ExecErrorKind {
-        match self.kind {
-            _ if self.no_space => ExecErrorKind::NoSpace,
-            FailureKind::Step => ExecErrorKind::Step,
-            FailureKind::Ids => ExecErrorKind::Ids,
-            FailureKind::Host | FailureKind::NoOverlay => ExecErrorKind::Host,
-            FailureKind::Base => ExecErrorKind::Base,
-            FailureKind::Layer => ExecErrorKind::Layer,
-            FailureKind::Cancelled => ExecErrorKind::Cancelled,
-        }
     }
 }
 
@@ -244,14 +298,11 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Failure, FailureKind};
-    use crate::exec::ExecErrorKind;
 
     #[test]
     fn a_full_disk_is_told_apart() {
         let error = std::io::Error::from_raw_os_error(28);
-        let failure = Failure::caused(FailureKind::Base, "cannot unpack", &error);
-        assert_eq!(failure.exec_kind(), ExecErrorKind::NoSpace);
-        let failure = Failure::caused(FailureKind::Base, "x", &rustix::io::Errno::PERM);
-        assert_eq!(failure.exec_kind(), ExecErrorKind::Base);
+        assert!(Failure::caused(FailureKind::Base, "cannot unpack", &error).no_space);
+        assert!(!Failure::caused(FailureKind::Base, "x", &rustix::io::Errno::PERM).no_space);
     }
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 const MAX_OPEN: usize = 64;
 
 /// Removes whatever is at `path`; nothing there is fine.
-pub(in crate::sandbox) fn tree(path: &Path) -> io::Result<()> {
+pub fn tree(path: &Path) -> io::Result<()> {
     match rustix::fs::openat(CWD, path, flags(), Mode::empty()) {
         Ok(directory) => {
             empty(&directory)?;
