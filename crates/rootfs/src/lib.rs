@@ -1,7 +1,7 @@
 //! A file system as a value.
 //!
 //! ```text
-//!   directory on disk ──walk──▶ ┌──────┐ ──tar::write, cpio, ext4, unpack──▶ artifacts
+//!   directory on disk ──walk──▶ ┌──────┐ ──tar::write, cpio, ext4, erofs, unpack──▶ artifacts
 //!   tar blob ──tar::read──▶ Layer│ Tree │
 //!                    └──apply──▶ └──────┘ ◀──text──▶ dump
 //!                                 a, b ──diff──▶ Layer
@@ -20,14 +20,17 @@
 pub mod cpio;
 pub mod diff;
 pub mod dump;
+pub mod erofs;
 pub mod ext4;
 pub mod layer;
 pub mod overlay;
 pub mod path;
+mod sink;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
 pub mod walk;
+mod xattr_name;
 
 #[cfg(test)]
 mod testing;

@@ -129,6 +129,14 @@ pub trait Contents: Sync {
     /// # Errors
     /// When the blob or file is not there or is not what it was.
     fn open(&self, content: &Content) -> io::Result<Opened>;
+
+    /// Asked between the pieces of a long file: an error ends the work at once, as when somebody pressed Ctrl+C.
+    ///
+    /// # Errors
+    /// When the work shall end.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An opened [`Content`]. Read it with [`Opened::read_exact_at`]; [`Opened::extents`] tells where the holes are.

@@ -10,10 +10,7 @@ use super::error::Ext4Error;
 use super::extent::ExtentTree;
 use super::format::{BLOCK, BLOCK_SIZE};
 use super::stream::Stream;
-use crate::tree::{Content, Contents, Extent, InodeId, Opened, Source, Tree};
-
-/// A file smaller than this is not asked for its holes; reading them is faster.
-const ASK_FOR_HOLES: u64 = 256 * 1024;
+use crate::tree::{Content, Contents, Extent, InodeId, Tree};
 
 /// Blocks of the room that are kept: where in the file, where in the image, how many.
 type Run = (u32, u64, u32);
@@ -31,7 +28,8 @@ pub(super) fn copy(
         let cannot_read =
             |source| Ext4Error::content(tree, id, "cannot read the content", Some(source));
         let opened = contents.open(content).map_err(cannot_read)?;
-        let sparse = check_length(&opened, content)
+        let sparse = opened
+            .check_length(content)
             .map_err(cannot_read)?
             .map_err(|actual| {
                 let what = format!(
@@ -53,6 +51,7 @@ pub(super) fn copy(
         let mut runs = Vec::new();
         let mut position = 0;
         while position < content.size {
+            contents.check().map_err(cannot_read)?;
             while parts.next_if(|p| p.position + p.len <= position).is_some() {}
             let data_from = parts.peek().map_or(content.size, |p| p.position);
             let fresh = stream.is_flushed();
@@ -95,30 +94,6 @@ pub(super) fn copy(
         }
     }
     extents.finish(stream)
-}
-
-/// Whether it is worth while to ask for holes; or else the length that the content has in truth.
-fn check_length(opened: &Opened, content: &Content) -> io::Result<Result<bool, u64>> {
-    Ok(match opened {
-        Opened::Bytes(bytes) if bytes.len() as u64 != content.size => Err(bytes.len() as u64),
-        Opened::Bytes(_) => Ok(false),
-        Opened::Segments { .. } => Ok(true),
-        Opened::File { file, .. } => match content.source {
-            Source::Path(_) => {
-                let meta = rustix::fs::fstat(file.as_ref())?;
-                let size = u64::try_from(meta.st_size).unwrap_or(0);
-                let stored = u64::try_from(meta.st_blocks)
-                    .unwrap_or(0)
-                    .saturating_mul(512);
-                if size == content.size {
-                    Ok(size >= ASK_FOR_HOLES && stored < size)
-                } else {
-                    Err(size)
-                }
-            }
-            _ => Ok(content.size >= ASK_FOR_HOLES),
-        },
-    })
 }
 
 /// Moves the blocks that are not zeros together at the front of `room` and notes where they belong. Gives their number.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::path::{Shown, Text};
+use crate::sink::Gone;
 use crate::tree::{InodeId, Tree};
 
 /// Why an image could not be written.
@@ -57,7 +58,7 @@ impl Ext4Error {
 
     pub(super) fn unrepresentable(tree: &Tree, id: InodeId, what: impl Into<String>) -> Self {
         Self {
-            path: path_of(tree, id),
+            path: tree.path_of(id),
             ..Self::new(Ext4ErrorKind::Unrepresentable, what)
         }
     }
@@ -69,7 +70,7 @@ impl Ext4Error {
         source: Option<io::Error>,
     ) -> Self {
         Self {
-            path: path_of(tree, id),
+            path: tree.path_of(id),
             source,
             ..Self::new(Ext4ErrorKind::Content, what)
         }
@@ -89,9 +90,10 @@ impl Ext4Error {
     }
 }
 
-/// One of the names of an inode. Only errors need it, so it is searched and not kept.
-fn path_of(tree: &Tree, id: InodeId) -> Option<Vec<u8>> {
-    tree.walk().find(|(_, at)| *at == id).map(|(path, _)| path)
+impl From<Gone> for Ext4Error {
+    fn from(Gone: Gone) -> Self {
+        Self::new(Ext4ErrorKind::Write, "the writer of the image has stopped")
+    }
 }
 
 impl fmt::Display for Ext4Error {

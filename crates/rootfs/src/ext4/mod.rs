@@ -41,7 +41,6 @@ mod journal;
 mod plan;
 mod reader;
 mod seal;
-mod sink;
 mod size;
 mod space;
 mod stream;

@@ -8,8 +8,8 @@ use sha2::Sha256;
 use super::error::Ext4Error;
 use super::extent::ExtentTree;
 use super::format::{BLOCK, BLOCK_SIZE};
-use super::sink::{CHUNK_BLOCKS, Sink};
 use super::space::Space;
+use crate::sink::{CHUNK_BLOCKS, Sink};
 
 /// An image in the making.
 pub(super) struct Stream {
@@ -56,7 +56,7 @@ impl Stream {
     /// A digest of all blocks so far and of where they are.
     pub(super) fn digest(&mut self) -> Result<Sha256, Ext4Error> {
         self.flush()?;
-        self.sink.digest()
+        Ok(self.sink.digest()?)
     }
 
     /// Makes sure that the buffer has room and that its next block is `block`.

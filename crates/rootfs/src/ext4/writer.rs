@@ -22,7 +22,8 @@ use super::size::{Geometry, estimate};
 use super::space::Space;
 use super::stream::Stream;
 use super::xattr::Attrs;
-use super::{Options, Summary, data, journal, sink};
+use super::{Options, Summary, data, journal};
+use crate::sink;
 use crate::tree::{Contents, InodeId, Kind, Meta, Time, Tree};
 
 /// Writes the image: this thread reads and decides, a second one writes.

@@ -14,6 +14,7 @@ use super::checksum::Seed;
 use super::error::{Ext4Error, shown};
 use super::format::{BLOCK, BLOCK_SIZE, XATTR_MAGIC, XATTR_ROOM, XattrEntry, XattrHeader};
 use crate::tree::{InodeId, Tree};
+use crate::xattr_name;
 
 /// Bytes of an entry before its name, of the header of a block, and of the zeros that end the entries.
 const ENTRY: usize = 16;
@@ -26,23 +27,6 @@ const BLOCK_SPACE: usize = BLOCK - HEADER - END;
 const MAX_VALUE: usize = 64 * 1024;
 /// Where the checksum of a block is.
 pub(super) const CHECKSUM_AT: usize = 16;
-
-/// Prefixes by number, and whether the prefix is the whole name.
-const PREFIXES: [(u8, &[u8], bool); 5] = [
-    (1, b"user.", false),
-    (2, b"system.posix_acl_access", true),
-    (3, b"system.posix_acl_default", true),
-    (4, b"trusted.", false),
-    (6, b"security.", false),
-];
-
-/// The prefix with this number.
-pub(super) fn prefix(index: u8) -> Option<&'static [u8]> {
-    PREFIXES
-        .iter()
-        .find(|(number, _, _)| *number == index)
-        .map(|(_, prefix, _)| *prefix)
-}
 
 /// Where an attribute goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,13 +190,7 @@ fn refuse(tree: &Tree, id: InodeId, name: &[u8], why: &str) -> Ext4Error {
 }
 
 fn convert<'a>(full_name: &'a [u8], value: &'a [u8]) -> Result<Attr<'a>, &'static str> {
-    let (index, rest) = PREFIXES
-        .iter()
-        .find_map(|(index, prefix, whole)| {
-            let rest = full_name.strip_prefix(*prefix)?;
-            (rest.is_empty() == *whole).then_some((*index, rest))
-        })
-        .ok_or("is of a kind that ext4 cannot hold")?;
+    let (index, rest) = xattr_name::split(full_name).ok_or("is of a kind that ext4 cannot hold")?;
     if rest.len() > usize::from(u8::MAX) {
         return Err("has a name of more than 255 bytes");
     }

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 
 use super::{Content, Opened, Segment, Source};
 
+/// A file smaller than this is not asked for its holes; reading them is faster.
+const ASK_FOR_HOLES: u64 = 256 * 1024;
+
 /// A range of a file that has data; what is between extents is zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -79,6 +82,31 @@ impl Opened {
             }
             Self::Segments { file, segments } => read_segments(file, segments, buf, position),
         }
+    }
+
+    /// Compares with the length that was announced, as far as it can be known without reading: whether it is worth while
+    /// to ask for holes, or else the length that the content has in truth.
+    pub(crate) fn check_length(&self, content: &Content) -> io::Result<Result<bool, u64>> {
+        Ok(match self {
+            Self::Bytes(bytes) if bytes.len() as u64 != content.size => Err(bytes.len() as u64),
+            Self::Bytes(_) => Ok(false),
+            Self::Segments { .. } => Ok(true),
+            Self::File { file, .. } => match content.source {
+                Source::Path(_) => {
+                    let meta = fstat(file.as_ref())?;
+                    let size = u64::try_from(meta.st_size).unwrap_or(0);
+                    let stored = u64::try_from(meta.st_blocks)
+                        .unwrap_or(0)
+                        .saturating_mul(512);
+                    if size == content.size {
+                        Ok(size >= ASK_FOR_HOLES && stored < size)
+                    } else {
+                        Err(size)
+                    }
+                }
+                _ => Ok(content.size >= ASK_FOR_HOLES),
+            },
+        })
     }
 
     /// The ranges below `size` that have data, in order. A file system that knows no holes gives one range.

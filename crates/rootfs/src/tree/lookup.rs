@@ -47,6 +47,11 @@ impl Tree {
         components(path).try_fold(InodeId::ROOT, |dir, name| self.child(dir, name))
     }
 
+    /// One of the paths of an inode. It is searched for, not kept: this is for messages.
+    pub(crate) fn path_of(&self, id: InodeId) -> Option<Vec<u8>> {
+        self.walk().find(|(_, at)| *at == id).map(|(path, _)| path)
+    }
+
     /// The directory that holds (or would hold) a path, and the last name. Links on the way are followed, the last
     /// component is not looked at.
     ///

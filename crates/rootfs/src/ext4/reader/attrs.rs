@@ -6,8 +6,9 @@ use super::extents::Extents;
 use super::{ReadError, Reader, damaged};
 use crate::ext4::acl;
 use crate::ext4::format::{BLOCK, BLOCK_SIZE_32, RawInode, XATTR_MAGIC, XattrEntry, inode_flag};
-use crate::ext4::xattr::{CHECKSUM_AT, HEADER, prefix};
+use crate::ext4::xattr::{CHECKSUM_AT, HEADER};
 use crate::tree::Xattrs;
+use crate::xattr_name::prefix;
 
 /// The largest value.
 const MAX_VALUE: u32 = 64 * 1024;

@@ -1,4 +1,4 @@
-//! The writing end: a thread of its own, so that reading the sources and writing the image overlap.
+//! The writing end of an image: a thread of its own, so that reading the sources and writing the image overlap.
 //!
 //! Buffers go round: the producer fills one, the thread writes it and gives it back. There are [`BUFFERS`] of them, so
 //! memory does not depend on how much is written. The thread also computes a digest of what it writes, since reading
@@ -11,13 +11,16 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest, Sha256};
 
-use super::error::{Ext4Error, Ext4ErrorKind};
-use super::format::BLOCK;
-
+/// Bytes of a block, in all images that are written here.
+pub(crate) const BLOCK: usize = 4096;
 /// Blocks of a buffer.
-pub(super) const CHUNK_BLOCKS: usize = 128;
+pub(crate) const CHUNK_BLOCKS: usize = 128;
 /// How many buffers there are.
 const BUFFERS: usize = 12;
+
+/// The thread has ended early: the disk refused. Whoever joins the thread learns why and reports that instead.
+#[derive(Debug)]
+pub(crate) struct Gone;
 
 enum Job {
     Write {
@@ -30,19 +33,19 @@ enum Job {
 }
 
 /// Where the producer puts what is to be written.
-pub(super) struct Sink {
+pub(crate) struct Sink {
     jobs: SyncSender<Job>,
     empty: Receiver<Vec<u8>>,
 }
 
 /// What the writing thread runs.
-pub(super) struct Work {
+pub(crate) struct Work {
     jobs: Receiver<Job>,
     empty: Sender<Vec<u8>>,
 }
 
 /// The two ends.
-pub(super) fn pair() -> (Sink, Work) {
+pub(crate) fn pair() -> (Sink, Work) {
     let (to_write, jobs) = sync_channel(BUFFERS);
     let (give_back, empty) = channel();
     for _ in 0..BUFFERS {
@@ -62,7 +65,7 @@ pub(super) fn pair() -> (Sink, Work) {
 
 impl Work {
     /// Writes until the producer is gone.
-    pub(super) fn run(self, out: &File) -> io::Result<u64> {
+    pub(crate) fn run(self, out: &File) -> io::Result<u64> {
         let mut written = 0;
         let mut digest = Sha256::new();
         for job in self.jobs {
@@ -87,26 +90,21 @@ impl Work {
 
 impl Sink {
     /// An empty buffer; waits until there is one.
-    pub(super) fn buffer(&self) -> Result<Vec<u8>, Ext4Error> {
-        self.empty.recv().map_err(|_| stopped())
+    pub(crate) fn buffer(&self) -> Result<Vec<u8>, Gone> {
+        self.empty.recv().map_err(|_| Gone)
     }
 
     /// Has the first `len` bytes of a buffer written at `offset`.
-    pub(super) fn write(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<(), Ext4Error> {
+    pub(crate) fn write(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<(), Gone> {
         let job = Job::Write { offset, data, len };
-        self.jobs.send(job).map_err(|_| stopped())
+        self.jobs.send(job).map_err(|_| Gone)
     }
 
     /// A digest of all that was written so far: where, and its CRC32C. It depends on how the writes were cut, which is
     /// the same for the same image.
-    pub(super) fn digest(&self) -> Result<Sha256, Ext4Error> {
+    pub(crate) fn digest(&self) -> Result<Sha256, Gone> {
         let (answer, digest) = sync_channel(1);
-        self.jobs.send(Job::Digest(answer)).map_err(|_| stopped())?;
-        digest.recv().map_err(|_| stopped())
+        self.jobs.send(Job::Digest(answer)).map_err(|_| Gone)?;
+        digest.recv().map_err(|_| Gone)
     }
-}
-
-/// What the producer sees when the thread has ended early. The caller reports the error of the thread instead.
-fn stopped() -> Ext4Error {
-    Ext4Error::new(Ext4ErrorKind::Write, "the writer of the image has stopped")
 }

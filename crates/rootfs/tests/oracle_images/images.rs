@@ -169,9 +169,13 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(image: &Path, at: &Path, options: &str) -> Self {
+        Self::of("ext4", image, at, options)
+    }
+
+    pub(crate) fn of(kind: &str, image: &Path, at: &Path, options: &str) -> Self {
         fs_err::create_dir_all(at).unwrap();
         let status = Command::new("mount")
-            .args(["-t", "ext4", "-o", &format!("loop,{options}")])
+            .args(["-t", kind, "-o", &format!("loop,{options}")])
             .args([image, at])
             .status()
             .unwrap();
