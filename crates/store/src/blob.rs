@@ -42,10 +42,10 @@ impl Store {
         self.root.join("blobs/sha256").join(digest.to_hex())
     }
 
-    /// Whether a blob is there.
+    /// Whether a blob is there. If it is, it stays as long as this store is open.
     #[must_use]
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).exists()
+        self.hold(&self.blob_path(digest))
     }
 
     /// Size of a blob in bytes.
@@ -54,6 +54,7 @@ impl Store {
     /// [`StoreErrorKind::NotFound`] if it is not there.
     pub fn blob_size(&self, digest: &Digest) -> Result<u64, StoreError> {
         let path = self.blob_path(digest);
+        let _ = self.hold(&path);
         Ok(fs_err::metadata(&path).at("cannot read blob", &path)?.len())
     }
 
@@ -70,6 +71,7 @@ impl Store {
             return Ok(Arc::clone(file));
         }
         let path = self.blob_path(digest);
+        let _ = self.hold(&path);
         let file = Arc::new(File::open(&path).at("cannot open blob", &path)?);
         if open.files.len() >= OPEN_BLOBS {
             let oldest = open
@@ -91,6 +93,7 @@ impl Store {
     /// [`StoreErrorKind::NotFound`] if it is not there.
     pub fn read_blob_file(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.blob_path(digest);
+        let _ = self.hold(&path);
         File::open(&path).at("cannot open blob", &path)
     }
 
@@ -99,6 +102,12 @@ impl Store {
     /// # Errors
     /// When it is not there, larger than `limit` bytes, or not what its name says.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let _ = self.hold(&self.blob_path(digest));
+        self.peek_blob(digest, limit)
+    }
+
+    /// The same without a lease: the blob may be gone the next moment.
+    pub(crate) fn peek_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
         let file = File::open(&path).at("cannot open blob", &path)?;
         let mut bytes = Vec::new();
@@ -169,11 +178,13 @@ impl Store {
     /// When the rename fails.
     pub fn adopt_blob(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
-        if path.exists() {
+        if self.hold(&path) {
             return fs_err::remove_file(file).at("cannot remove", file);
         }
         let published = self.session.publish(&path, || {
-            fs_err::rename(file, &path).at("cannot rename to", &path)
+            self.hold_new(&path, || {
+                fs_err::rename(file, &path).at("cannot rename to", &path)
+            })
         });
         if published.is_err() {
             let _ = fs_err::remove_file(file);

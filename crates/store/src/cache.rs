@@ -26,7 +26,7 @@ impl Store {
         let path = self.cache_path(key);
         let bytes = fs_err::read(&path).ok()?;
         let record = serde_json::from_slice(&bytes).ok()?;
-        crate::artifact::used(&path);
+        crate::lease::used(&path);
         Some(record)
     }
 

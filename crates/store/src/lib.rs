@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/
-//! ├── lock                   held shared by every open store, exclusively by the garbage collector
+//! ├── lock                   held for moments: shared while a lease is written, exclusively while names are taken away
 //! ├── meta.json              format version and features; a newer one is refused
 //! ├── oci-layout index.json  references: the store is an OCI image layout whose layers are uncompressed
 //! ├── blobs/sha256/<hex>     immutable content: layers (the digest is the diff ID), configurations, manifests
@@ -10,6 +10,7 @@
 //! ├── artifacts/<kind>/<key> exported images, e.g. ext4/<key>
 //! ├── cache/<xx>/<key>.json  results of build steps by cache key
 //! ├── locks/<name>           one per thing that only one process shall compute at a time
+//! ├── leases/<id>            one per process that uses something, locked while it lives: what nobody else may remove
 //! ├── sessions/<id>          one per writing process, locked while it lives: what it wrote may not be on the disk yet
 //! └── tmp/<session>-…        being written; renamed into place when whole
 //! ```
@@ -22,6 +23,7 @@
 //!   and the mark is taken away after all that the session wrote was fsynced ([`Store::settle`]). A marked session file of
 //!   an earlier boot therefore says that younger content may be torn: it is verified (blobs) or dropped (what can be made
 //!   again) when the store is next opened;
+//! - whatever a function of this crate found or made stays as long as its [`Store`] is open, whoever prunes;
 //! - cache records and references name blobs; a reader treats a missing blob as a miss.
 //!
 //! The store knows nothing of Dockerfiles, graphs, file system trees or VMs. The layout is described in
@@ -30,21 +32,24 @@
 mod artifact;
 mod blob;
 mod cache;
+mod check;
 mod error;
-mod gc;
+mod inventory;
+mod lease;
 mod lock;
+mod prune;
 mod recover;
 mod refs;
 mod session;
 mod snapshot;
 mod store;
-mod usage;
 
 pub use blob::BlobWriter;
+pub use check::{Checked, Fault};
 pub use error::{StoreError, StoreErrorKind};
-pub use gc::{GcPolicy, GcReport};
+pub use inventory::{Item, Kind};
 pub use lock::KeyLock;
+pub use prune::{Policy, Pruned, RemoveTree};
 pub use refs::RefRecord;
 pub use snapshot::ActiveSnapshot;
 pub use store::Store;
-pub use usage::{Part, Usage};

@@ -137,14 +137,14 @@ fn children(directory: &Path) -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-pub(crate) fn changed(meta: &std::fs::Metadata) -> SystemTime {
+fn changed(meta: &std::fs::Metadata) -> SystemTime {
     let seconds = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or(0));
     SystemTime::UNIX_EPOCH
         .checked_add(seconds)
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn hash(path: &Path) -> Result<Digest, StoreError> {
+pub(crate) fn hash(path: &Path) -> Result<Digest, StoreError> {
     let mut file = File::open(path).at("cannot open", path)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0u8; 1 << 20];

@@ -31,11 +31,11 @@ impl Store {
         self.root.join("snapshots").join(layer.to_hex())
     }
 
-    /// The snapshot of a layer, if there is one.
+    /// The snapshot of a layer, if there is one; then it stays as long as this store is open.
     #[must_use]
     pub fn snapshot(&self, layer: &Digest) -> Option<PathBuf> {
         let path = self.snapshot_path(layer);
-        path.is_dir().then_some(path)
+        (self.hold(&path) && path.is_dir()).then_some(path)
     }
 
     /// Begins a snapshot: an empty directory on the same file system.
@@ -62,11 +62,13 @@ impl Store {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         let path = self.snapshot_path(layer);
         self.session.publish_tree(|| {
-            match renameat_with(CWD, directory, CWD, &path, RenameFlags::NOREPLACE) {
-                Ok(()) => Ok(None),
-                Err(rustix::io::Errno::EXIST) => Ok(Some(directory.to_owned())),
-                Err(error) => Err(error).at("cannot rename to", &path),
-            }
+            self.hold_new(&path, || {
+                match renameat_with(CWD, directory, CWD, &path, RenameFlags::NOREPLACE) {
+                    Ok(()) => Ok(None),
+                    Err(rustix::io::Errno::EXIST) => Ok(Some(directory.to_owned())),
+                    Err(error) => Err(error).at("cannot rename to", &path),
+                }
+            })
         })
     }
 }

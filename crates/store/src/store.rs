@@ -1,22 +1,16 @@
 //! Opening a store.
 
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{At, StoreError, StoreErrorKind, make_dir};
+use crate::lease::{self, Leases};
 use crate::recover;
 use crate::session::{Session, sync_dir};
 
 /// The version of the layout that this code reads and writes.
 const VERSION: u32 = 1;
-/// How long an opener waits for a garbage collection of another process.
-const LOCK_WAIT: Duration = Duration::from_secs(120);
-/// How often it looks.
-const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Meta {
@@ -27,27 +21,26 @@ struct Meta {
 
 /// An open store. Cheap to share by reference between threads; processes open their own.
 ///
-/// While it is open, no other process collects garbage: whoever runs for long (a monitor) does not keep it open.
+/// What it finds or makes stays as long as it is open, whoever prunes meanwhile ([`Store::hold`]).
 #[derive(Debug)]
 pub struct Store {
     pub(crate) root: PathBuf,
     pub(crate) session: Session,
     pub(crate) open: crate::blob::OpenBlobs,
-    /// Held shared; [`Store::collect_garbage`] takes it exclusively.
-    pub(crate) lock: File,
+    pub(crate) leases: Leases,
 }
 
 impl Store {
     /// Opens the store in a directory and makes it if it is not there; removes what killed processes left.
     ///
     /// # Errors
-    /// When the directory cannot be made or was written by a newer version; [`StoreErrorKind::Busy`] when another
-    /// process collects garbage for minutes.
+    /// When the directory cannot be made or was written by a newer version.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = make_dir(root.as_ref().to_owned())?;
         let root = fs_err::canonicalize(&root).at("cannot resolve", &root)?;
-        let lock = shared_lock(&root)?;
+        let gate = gate(&root)?;
         let session = Session::new(&root);
+        let leases = Leases::new(&root, session.id(), gate);
         let meta = root.join("meta.json");
         match fs_err::read(&meta) {
             Ok(bytes) => check_meta(&meta, &bytes)?,
@@ -57,11 +50,12 @@ impl Store {
             Err(error) => return Err(StoreError::io("cannot read", &meta, error)),
         }
         recover::recover(&root)?;
+        lease::forget_the_dead(&root);
         Ok(Self {
             root,
             session,
             open: crate::blob::OpenBlobs::default(),
-            lock,
+            leases,
         })
     }
 
@@ -102,37 +96,20 @@ impl Drop for Store {
     /// Best effort for callers that end early: without it the next boot would verify more than it must.
     fn drop(&mut self) {
         self.session.end();
+        self.leases.end();
     }
 }
 
-fn shared_lock(root: &Path) -> Result<File, StoreError> {
+/// The file that is locked for the moments in which leases are written and names are taken away.
+fn gate(root: &Path) -> Result<File, StoreError> {
     let path = root.join("lock");
-    let file = File::options()
+    File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
-        .at("cannot open", &path)?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(LOCK_LOOK)
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::new(
-                    StoreErrorKind::Busy,
-                    format!(
-                        "another process cleans the store at {}; try again when it is done",
-                        root.display()
-                    ),
-                ));
-            }
-            Err(error) => return Err(error).at("cannot lock", &path),
-        }
-    }
+        .at("cannot open", &path)
 }
 
 fn check_meta(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
@@ -164,6 +141,7 @@ fn create(root: &Path, meta: &Path, session: &Session) -> Result<(), StoreError>
         "artifacts",
         "cache",
         "locks",
+        "leases",
         "sessions",
         "tmp",
     ] {
