@@ -4,6 +4,7 @@
 
 mod build;
 mod profile;
+mod room;
 mod run;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::{BaseosArgs, ProgressMode, RootfsArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
+pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};
 
 use crate::flags::{Log, Profile, RunCache, Tracing};
@@ -86,6 +88,10 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Remove the records of all ended VMs, and what a crash or a power cut left
     Purge(PurgeArgs),
+    /// Show what takes how much room, and why
+    Du(DuArgs),
+    /// Make room: remove what nothing needs
+    Prune(PruneArgs),
     /// Keep flags under a name, for --profile
     ProfileCreate(Box<ProfileCreateArgs>),
     /// List profiles

@@ -10,6 +10,7 @@ use firebuild_rootfs::dump::tree_to_text;
 use firebuild_store::Store;
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::build::lookup;
 use crate::error::{Cause, Error};
@@ -272,5 +273,6 @@ pub fn disk_for(
         config: image.config,
         name: reference.familiar(),
         digest: Some(image.manifest.to_string()),
+        held: Some(Arc::new(store)),
     })
 }

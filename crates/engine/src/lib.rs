@@ -14,6 +14,7 @@
 //! | [`run`] | run an image in a VM, in the foreground or detached |
 //! | [`ls`], [`inspect`], [`logs`], [`wait`] | look at instances |
 //! | [`stop`], [`kill`], [`rm`], [`purge`] | end and remove them |
+//! | [`room`] | what takes how much room, and making some |
 //!
 //! Beneath them: [`instance`] is what is known about a VM on disk, [`monitor`] the process that owns one.
 
@@ -36,6 +37,7 @@ pub mod paths;
 pub mod profile;
 pub mod purge;
 pub mod rm;
+pub mod room;
 pub mod run;
 mod sparse;
 pub mod stop;

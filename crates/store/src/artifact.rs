@@ -6,7 +6,9 @@ use crate::error::{At, StoreError, make_dir};
 use crate::store::Store;
 
 impl Store {
-    fn artifact_path(&self, kind: &str, key: &[u8; 32]) -> PathBuf {
+    /// Where the artifact of a key is or would be.
+    #[must_use]
+    pub fn artifact_path(&self, kind: &str, key: &[u8; 32]) -> PathBuf {
         self.root
             .join("artifacts")
             .join(kind)

@@ -417,9 +417,11 @@ pub(crate) fn entries(directory: &Path, depth: usize, each: &mut dyn FnMut(&Path
     }
 }
 
-/// Bytes on the disk of a file or of everything below a directory; a list instead of recursion, since others made it.
-fn tree_bytes(path: &Path) -> u64 {
+/// Bytes on the disk of a file or of everything below a directory. What cannot be looked into is not counted.
+#[must_use]
+pub fn tree_bytes(path: &Path) -> u64 {
     let mut bytes = 0;
+    // A list instead of recursion: others made these directories.
     let mut todo = vec![path.to_owned()];
     while let Some(path) = todo.pop() {
         let Ok(meta) = fs_err::symlink_metadata(&path) else {

@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::process::{Done, firebuild, run};
+use crate::skip::skip;
 
 /// Long enough for anything but a bootstrap on a slow machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -206,4 +207,30 @@ pub fn static_program() -> Option<Vec<u8>> {
                 .take(4096)
                 .any(|window| window == b"/lib64/ld")
         })
+}
+
+/// A home with a base image `base:1` that has a shell, made by a build; nothing where there is no static busybox.
+#[must_use]
+pub fn with_base(test: &str) -> Option<Home> {
+    let Some(busybox) = static_program() else {
+        skip(test, "tool:busybox", "no static busybox");
+        return None;
+    };
+    let home = Home::new();
+    let dockerfile =
+        b"FROM scratch\nCOPY --chmod=0755 busybox /bin/busybox\nCOPY etc /etc\nENV BASE=yes\n\
+        RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+    let passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
+    let group = b"root:x:0:\napp:x:1000:\n";
+    let context = home.context(
+        "base",
+        &[
+            ("Dockerfile", dockerfile),
+            ("busybox", &busybox),
+            ("etc/passwd", passwd),
+            ("etc/group", group),
+        ],
+    );
+    let _ = home.build("base:1", &context).ok();
+    Some(home)
 }

@@ -8,6 +8,6 @@ mod fixtures;
 mod process;
 mod skip;
 
-pub use fixtures::{Home, base, kernel_deb, static_program};
+pub use fixtures::{Home, base, kernel_deb, static_program, with_base};
 pub use process::{Done, firebuild, run};
 pub use skip::{missing, skip};

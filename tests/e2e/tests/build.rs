@@ -1,33 +1,8 @@
 //! Builds as users do them: outputs, caching, ordinary Dockerfiles on a busybox base. RUN needs no VM.
 
-use firebuild_e2e::{Home, missing, run, skip, static_program};
+use firebuild_e2e::{missing, run, skip, with_base};
 use std::process::Command;
 use std::time::Duration;
-
-/// A base image `base:1` with a shell, made by a build.
-fn with_base(test: &str) -> Option<Home> {
-    let Some(busybox) = static_program() else {
-        skip(test, "tool:busybox", "no static busybox");
-        return None;
-    };
-    let home = Home::new();
-    let dockerfile =
-        b"FROM scratch\nCOPY --chmod=0755 busybox /bin/busybox\nCOPY etc /etc\nENV BASE=yes\n\
-        RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
-    let passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
-    let group = b"root:x:0:\napp:x:1000:\n";
-    let context = home.context(
-        "base",
-        &[
-            ("Dockerfile", dockerfile),
-            ("busybox", &busybox),
-            ("etc/passwd", passwd),
-            ("etc/group", group),
-        ],
-    );
-    let _ = home.build("base:1", &context).ok();
-    Some(home)
-}
 
 #[test]
 fn stages_users_and_configuration() {

@@ -148,7 +148,7 @@ fn address(_: &Paths, listed: &Listed) -> String {
     first.split('/').next().unwrap_or_default().to_owned()
 }
 
-fn clip(text: &str, columns: usize) -> String {
+pub(super) fn clip(text: &str, columns: usize) -> String {
     let text: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -161,7 +161,7 @@ fn clip(text: &str, columns: usize) -> String {
     short
 }
 
-fn ago(second: i64) -> String {
+pub(super) fn ago(second: i64) -> String {
     format!("{} ago", since(second))
 }
 

@@ -11,6 +11,7 @@ mod profile_inspect;
 mod profile_ls;
 mod profile_rm;
 mod publish;
+mod room;
 mod rootfs;
 mod run;
 mod shell;
@@ -74,6 +75,8 @@ pub(crate) fn dispatch(cli: &Cli) -> Done {
         Command::Stop(args) => lifecycle::stop(&paths()?, args),
         Command::Kill(args) => lifecycle::kill(&paths()?, args),
         Command::Rm(args) => lifecycle::rm(&paths()?, args),
+        Command::Du(args) => room::du(&paths()?, args, &on_interrupt()?),
+        Command::Prune(args) => room::prune(&paths()?, args, &on_interrupt()?),
         Command::Purge(_) => lifecycle::purge(&paths()?),
         Command::ProfileCreate(args) => profile_create::run(&cli.profile, args),
         Command::ProfileLs(args) => profile_ls::run(&cli.profile, args, log),

@@ -11,16 +11,22 @@ use firebuild_store::Store;
 use crate::chain::Chain;
 use crate::content::StoreContents;
 use crate::export::{ExportError, ExportErrorKind};
-use crate::key::KeyWriter;
+use crate::key::{CacheKey, KeyWriter};
+
+/// What names the ext4 image of a chain among the artifacts of kind `ext4`.
+#[must_use]
+pub fn disk_key(chain: &Chain, min_size: Option<u64>) -> CacheKey {
+    let mut key = KeyWriter::new("ext4/1");
+    key.digest(chain.id()).number(min_size.unwrap_or(0));
+    key.finish()
+}
 
 /// The path of the ext4 image of a chain; made if it is not there. `min_size` bytes at least.
 ///
 /// # Errors
 /// When content is missing, something does not fit into ext4, or the disk is full.
 pub fn disk(store: &Store, chain: &Chain, min_size: Option<u64>) -> Result<PathBuf, ExportError> {
-    let mut key = KeyWriter::new("ext4/1");
-    key.digest(chain.id()).number(min_size.unwrap_or(0));
-    let key = key.finish();
+    let key = disk_key(chain, min_size);
     if let Some(path) = store.artifact("ext4", &key.0) {
         return Ok(path);
     }

@@ -8,7 +8,7 @@ mod layout;
 mod output;
 mod write;
 
-pub use disk::disk;
+pub use disk::{disk, disk_key};
 pub use image::{ImageRecord, image, publish};
 pub(crate) use image::{of_image, publish_bytes};
 pub use output::{Compression, Dest, Output, OutputError, OutputKind};

@@ -52,7 +52,7 @@ impl Solver<'_> {
             self.copied(copy, &below, &sources, &selected, &exclude)
         })?;
         if let (Some(key), Value::Chain(chain)) = (&by_definition, &result.0) {
-            self.record(key, chain)?;
+            self.record(vertex, key, chain)?;
         }
         if let Some(files) = sources.files {
             files.save();

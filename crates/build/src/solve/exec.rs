@@ -270,7 +270,7 @@ impl Solver<'_> {
                 .root()
                 .join("mounts")
                 .join(format!("{name}-{copy}"));
-            fs_err::create_dir_all(&directory).map_err(|error| {
+            self.store.hold_dir(&directory).map_err(|error| {
                 SolveError::caused(
                     SolveErrorKind::Store,
                     "cannot make the directory of a cache mount",

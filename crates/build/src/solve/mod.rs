@@ -42,6 +42,9 @@ pub use error::{SolveError, SolveErrorKind};
 
 mod error;
 
+/// Characters of a step's name that a record keeps.
+const MAX_LABEL: usize = 200;
+
 /// What a build is solved with.
 #[derive(Debug)]
 pub struct Options {
@@ -129,6 +132,9 @@ struct Record {
     layer: Digest,
     /// Seconds since the epoch when it was made.
     created: i64,
+    /// The step, for people who ask what the store holds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    name: String,
 }
 
 /// Everything that the parts of the solver share.
@@ -284,6 +290,7 @@ impl Solver<'_> {
         let record = Record {
             layer: stored.diff_id,
             created: self.now(),
+            name: label(vertex),
         };
         self.store.cache_put(&key.0, &record)?;
         drop(lock);
@@ -296,7 +303,12 @@ impl Solver<'_> {
     }
 
     /// Keeps a second key for a result.
-    pub(crate) fn record(&self, key: &CacheKey, chain: &Chain) -> Result<(), SolveError> {
+    pub(crate) fn record(
+        &self,
+        vertex: &Vertex,
+        key: &CacheKey,
+        chain: &Chain,
+    ) -> Result<(), SolveError> {
         if let Some(ChainLayer {
             diff_id,
             created: Some(created),
@@ -307,6 +319,7 @@ impl Solver<'_> {
                 &Record {
                     layer: *diff_id,
                     created: *created,
+                    name: label(vertex),
                 },
             )?;
         }
@@ -331,6 +344,11 @@ impl Solver<'_> {
                 .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
         })
     }
+}
+
+/// A step's name as it goes into records.
+fn label(vertex: &Vertex) -> String {
+    vertex.name.chars().take(MAX_LABEL).collect()
 }
 
 /// The input at a position as a file system.

@@ -32,6 +32,7 @@ pub fn detached(
         mut record,
         mut order,
         notices: told,
+        held: _held,
     } = prepare(
         paths,
         request,

@@ -53,6 +53,7 @@ pub fn foreground(
         record,
         order,
         notices: told,
+        held: _held,
     } = prepare(
         paths,
         request,

@@ -1,9 +1,11 @@
 //! From a request to everything that a monitor needs, without starting anything.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use firebuild_guest_proto::{Channel, EnvVar, RootLayout, RunConfig, Signal, WindowSize};
 use firebuild_oci::ContainerConfig;
+use firebuild_store::Store;
 use firebuild_vm::net::guest::{GUEST_MAC, guest_network};
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
@@ -32,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) order: Order,
     /// Things to tell once.
     pub(crate) notices: Vec<String>,
+    /// Keeps the image's disk until the record names it.
+    pub(crate) held: Option<Arc<Store>>,
 }
 
 /// Resolves a request. `size` is that of the caller's terminal, if it has one.
@@ -99,6 +103,7 @@ pub(crate) fn prepare(
             remove: request.remove,
         },
         notices,
+        held: image.held,
     })
 }
 

@@ -1,8 +1,10 @@
 //! What `run` is asked for, and what it gives.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use firebuild_oci::{ImageConfig, Reference};
+use firebuild_store::Store;
 use firebuild_vm::spec::{Accel, MachineType, PortPublish};
 
 use super::env::Assignment;
@@ -112,6 +114,8 @@ pub struct ImageDisk {
     pub name: String,
     /// Digest of its manifest.
     pub digest: Option<String>,
+    /// Keeps the file from being pruned until the instance's record names it.
+    pub held: Option<Arc<Store>>,
 }
 
 /// Gives the disk of an image, at least so many bytes large when a size is given.

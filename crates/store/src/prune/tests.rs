@@ -22,7 +22,7 @@ fn item(kind: Kind, name: &str, hours: u32) -> Item {
         label: None,
         users: Vec::new(),
         dangling: false,
-        identity: Identity::of(&std::fs::symlink_metadata("/").unwrap()),
+        identity: Identity::of(&fs_err::symlink_metadata("/").unwrap()),
     }
 }
 
