@@ -35,6 +35,10 @@ fn root() -> PathBuf {
 }
 
 fn main() -> ExitCode {
+    // The benchmark of steps runs some by itself.
+    if let Some(code) = firebuild_build::sandbox::child_main() {
+        return code;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let problems = match args.as_slice() {
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(&root(), rest).map(|()| Vec::new()),
         _ => {
             eprintln!(
-                "usage: cargo xtask check-deps | licences | docs-check | bench [--write] [ext4]"
+                "usage: cargo xtask check-deps | licences | docs-check | bench [--write] [--rounds N] [ext4|step|build]"
             );
             return ExitCode::from(2);
         }

@@ -60,7 +60,6 @@ pub(super) fn run(plan: Plan<'_>) -> Fallible<Section> {
 
 /// Cores, kernel, tools: what the figures depend on.
 fn machine() -> String {
-    let uname = rustix::system::uname();
     let first_line = |command: &str, arg: &str| {
         let output = Command::new(command).arg(arg).output();
         let text = output
@@ -70,14 +69,8 @@ fn machine() -> String {
         text.lines().next().unwrap_or_default().to_owned()
     };
     format!(
-        "{} cores, Linux {}, {}, {}.",
-        std::thread::available_parallelism().map_or(1, usize::from),
-        uname
-            .release()
-            .to_string_lossy()
-            .split('-')
-            .next()
-            .unwrap_or_default(),
+        "{}, {}, {}.",
+        super::host(),
         first_line("mke2fs", "-V"),
         first_line("cp", "--version")
     )
@@ -129,16 +122,10 @@ fn many(tree: &Path) -> Fallible<bool> {
 fn dense(tree: &Path) -> Fallible<bool> {
     fs_err::create_dir_all(tree)?;
     let mut file = File::create(tree.join("dense"))?;
-    // Bytes that are not zeros and not the same twice, from a small generator.
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut noise = super::Noise::default();
     let mut block = vec![0u8; 1 << 20];
     for _ in 0..2048 {
-        for word in block.as_chunks_mut::<8>().0 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            *word = state.to_le_bytes();
-        }
+        noise.fill(&mut block);
         io::Write::write_all(&mut file, &block)?;
     }
     Ok(true)

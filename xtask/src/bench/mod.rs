@@ -7,8 +7,9 @@
 mod build;
 mod ext4;
 mod stats;
+mod step;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Fallible;
@@ -31,12 +32,19 @@ struct Section {
 
 type Bench = fn(Plan<'_>) -> Fallible<Section>;
 
-const BENCHES: [(&str, Bench); 2] = [("ext4", ext4::run), ("build", build::run)];
+const BENCHES: [(&str, Bench); 3] = [
+    ("ext4", ext4::run),
+    ("step", step::run),
+    ("build", build::run),
+];
 
 /// Runs benchmarks by name, all of them without one. A debug build makes a release build and hands over to it.
 pub(crate) fn run(root: &Path, args: &[&str]) -> Fallible<()> {
     if let ["ext4-write", rest @ ..] = args {
         return ext4::write(rest);
+    }
+    if let ["step-start", rest @ ..] = args {
+        return step::starts(rest);
     }
     if cfg!(debug_assertions) {
         return hand_over(root, args);
@@ -83,6 +91,57 @@ fn hand_over(root: &Path, args: &[&str]) -> Fallible<()> {
         Ok(())
     } else {
         Err("the benchmark failed".into())
+    }
+}
+
+/// The release build of the program.
+fn program(root: &Path) -> Fallible<PathBuf> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let program = target.join("release/firebuild");
+    if !program.is_file() {
+        return Err("target/release/firebuild is not there: run `cargo build --release`".into());
+    }
+    Ok(program)
+}
+
+/// The static busybox of the host.
+fn busybox() -> Fallible<PathBuf> {
+    ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .ok_or_else(|| "no busybox: install busybox-static".into())
+}
+
+/// Cores and kernel: what the figures depend on.
+fn host() -> String {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    format!(
+        "{} cores, Linux {}",
+        std::thread::available_parallelism().map_or(1, usize::from),
+        release.split('-').next().unwrap_or_default()
+    )
+}
+
+/// Bytes that are not zeros and not the same twice, from a small generator (xorshift64).
+struct Noise(u64);
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
+impl Noise {
+    fn fill(&mut self, block: &mut [u8]) {
+        for word in block.as_chunks_mut::<8>().0 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            *word = self.0.to_le_bytes();
+        }
     }
 }
 

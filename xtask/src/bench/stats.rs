@@ -55,6 +55,19 @@ pub(super) fn alternate(rounds: usize, candidates: &[Candidate<'_>]) -> Fallible
         .collect())
 }
 
+/// Runs a command that is not measured; its standard error is in the error.
+pub(super) fn succeed(mut command: Command) -> Fallible<()> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    )
+    .into())
+}
+
 /// The middle one; of an even number the mean of the two in the middle.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
