@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use firebuild_oci::registry::Stop;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// A shared request to stop. Clones raise and see the same flag.
@@ -42,6 +43,13 @@ impl Cancel {
             // The counter starts at 0 and is written once: this cannot block or overflow.
             let _ = rustix::io::write(&self.inner.event, &1u64.to_ne_bytes());
         }
+    }
+
+    /// The same flag, as the clients of registries and servers look at it.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        let flag = self.clone();
+        Stop::when(move || flag.is_raised())
     }
 
     /// Whether a stop was asked for.

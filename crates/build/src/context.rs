@@ -241,6 +241,13 @@ pub(crate) fn hash(opened: &Opened, size: u64) -> io::Result<[u8; 32]> {
     Ok(hasher.finalize().into())
 }
 
+/// All bytes of opened content, which the caller knows to be small.
+pub(crate) fn read_all(opened: &Opened, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    opened.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Digests by stamp, in a file of records of [`RECORD`] bytes: five little-endian numbers of 8 bytes and the digest.
 #[derive(Debug)]
 struct Memory {

@@ -79,6 +79,7 @@ impl Text {
                 if let Some(checksum) = &http.checksum {
                     self.part("checksum", format_args!("{checksum}"));
                 }
+                self.flag("beside", http.beside);
             }
             Op::Git(git) => {
                 self.line(format_args!("{number} git {:?}", git.remote));

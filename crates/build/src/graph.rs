@@ -92,6 +92,9 @@ pub struct HttpOp {
     pub file_name: String,
     /// What the content must hash to (`--checksum`).
     pub checksum: Option<String>,
+    /// Whether it lies beside a Dockerfile that was fetched itself: it is then an ordinary file of mode 0644, and not
+    /// a directory.
+    pub beside: bool,
 }
 
 /// ADD of a git source.

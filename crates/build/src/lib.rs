@@ -12,6 +12,8 @@
 //! - A step's key is made of what it does and of the *content* of what it is given, so a cache hit is always right and an
 //!   unchanged rebuild executes nothing.
 //!
+//! - [`remote`] fetches documents and git repositories into the store, for ADD and for contexts.
+//!
 //! This crate knows nothing of VMs, of the command line or of HTTP APIs.
 
 mod accounts_of;
@@ -29,6 +31,7 @@ pub mod graph;
 pub mod history;
 pub mod key;
 pub mod lower;
+pub mod remote;
 pub mod resolve;
 pub mod sandbox;
 pub mod solve;

@@ -3,13 +3,13 @@
 use firebuild_dockerfile::{AddFiles, CopyFiles, Heredoc, Rule, Span, Transfer, expand_heredoc};
 use firebuild_oci::Digest;
 
-use super::git::{GitRef, parse_git};
 use super::plan::Origin;
 use super::reach::{Source, find_source};
 use super::stage::{Stepper, join_dir};
 use super::{LowerError, LowerErrorKind};
 use crate::copy::Chmod;
 use crate::graph::{CopyOp, CopySource, GitOp, HttpOp, Op, Unpack, VertexId};
+use crate::remote::{GitRef, parse_git, url_file_name};
 
 /// What of a COPY or ADD is expanded.
 struct Expanded {
@@ -188,6 +188,7 @@ impl Stepper<'_, '_> {
                 url: pattern.to_owned(),
                 file_name: file_name.clone(),
                 checksum,
+                beside: false,
             };
             let span = Some(self.now.span);
             let vertex =
@@ -196,7 +197,7 @@ impl Stepper<'_, '_> {
                     .source(Op::Http(op), || format!("ADD {pattern}"), span);
             return Ok(CopySource::Paths {
                 input: input_of(inputs, vertex),
-                pattern: file_name,
+                pattern: literal(&file_name),
                 remote: true,
             });
         }
@@ -379,52 +380,21 @@ fn history_text(expanded: &Expanded, transfer: &Transfer, kind: &Kind<'_>) -> St
     text + &format!(" {} # buildkit", expanded.dest)
 }
 
-/// The last element of an address's path, decoded; query and fragment do not count.
-fn url_file_name(url: &str) -> String {
-    const UNNAMED: &str = "__unnamed__";
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let path = rest.split_once('/').map_or("", |(_, path)| path);
-    let name = path
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
-    match percent_decode(name) {
-        // A name that was decoded to a path names no file.
-        Some(name)
-            if !name.is_empty()
-                && !matches!(name.as_str(), "." | "..")
-                && !name.contains(['/', '\0']) =>
-        {
-            name
+/// A name as a pattern that matches it and nothing else.
+fn literal(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for character in name.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
         }
-        _ => UNNAMED.to_owned(),
+        pattern.push(character);
     }
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).ok()
+    pattern
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{destination, url_file_name};
+    use super::{destination, literal};
 
     #[test]
     fn destinations() {
@@ -445,19 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_addresses() {
-        for (url, name) in [
-            ("http://h/a/b.txt", "b.txt"),
-            ("http://h/a/b/?q=/x", "b"),
-            ("http://h/a%20b#f", "a b"),
-            ("http://h", "__unnamed__"),
-            ("http://h/", "__unnamed__"),
-            ("http://h/..", "__unnamed__"),
-            ("http://h/a%2fb", "__unnamed__"),
-            ("http://h/a%zz", "__unnamed__"),
-            ("http://h?x=y", "__unnamed__"),
-        ] {
-            assert_eq!(url_file_name(url), name, "{url}");
-        }
+    fn names_with_the_characters_of_patterns() {
+        assert_eq!(literal("a[1]*.t"), "a\\[1\\]\\*.t");
     }
 }

@@ -17,7 +17,6 @@ mod copy;
 mod env;
 mod error;
 mod expose;
-mod git;
 mod mounts;
 mod plan;
 mod reach;
@@ -34,6 +33,8 @@ use firebuild_oci::{ImageConfig, Platform};
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::history::rfc3339;
 use crate::resolve::{ImageRequest, Resolved};
+
+pub(crate) use stage::join_dir;
 
 pub use error::{LowerError, LowerErrorKind};
 

@@ -467,7 +467,7 @@ fn empty_config(platform: &Platform) -> ImageConfig {
 }
 
 /// A path, joined to a directory if it is relative, clean and never above `/`.
-pub(super) fn join_dir(directory: &str, path: &str) -> String {
+pub(crate) fn join_dir(directory: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let base = if path.starts_with('/') { "" } else { directory };
     for part in base.split('/').chain(path.split('/')) {

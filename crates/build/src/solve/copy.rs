@@ -8,7 +8,7 @@ use std::sync::Arc;
 use firebuild_dockerfile::IgnorePatterns;
 use firebuild_oci::Digest;
 use firebuild_rootfs::layer::Layer;
-use firebuild_rootfs::tree::{Content, Contents as _, Kind, Time, Tree};
+use firebuild_rootfs::tree::{Content, Contents, Kind, Source, Time, Tree};
 
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::accounts_of::owner;
@@ -23,7 +23,10 @@ use crate::key::{CacheKey, KeyWriter};
 struct Sources<'v> {
     /// By position in the vertex's inputs; the first is the destination and unused.
     trees: Vec<Arc<Tree>>,
+    /// The directory that paths in trees are in.
     files: Option<&'v Arc<Files>>,
+    /// What was left out of the context.
+    ignore: Option<&'v IgnorePatterns>,
 }
 
 impl Solver<'_> {
@@ -67,6 +70,7 @@ impl Solver<'_> {
         for value in given.iter().skip(1) {
             match value {
                 Value::Chain(chain) => key.digest(chain.id()),
+                Value::Tree(stored) => key.digest(&stored.id),
                 Value::Files(_) => return None,
             };
         }
@@ -105,8 +109,8 @@ impl Solver<'_> {
             })?;
         }
         let hash = |_: usize, content: &Content| match sources.files {
-            Some(files) => files.hash(content),
-            None => context::hash(&StoreContents::new(self.store).open(content)?, content.size),
+            Some(files) if is_path(content) => files.hash(content),
+            _ => context::hash(&StoreContents::new(self.store).open(content)?, content.size),
         };
         copy::digest(&mut key, &trees, selected, copy.parents, exclude, &hash).map_err(failed)?;
         Ok(key.finish())
@@ -114,7 +118,7 @@ impl Solver<'_> {
 
     fn sources<'v>(&self, given: &'v [Value]) -> Result<Sources<'v>, SolveError> {
         let mut trees = Vec::with_capacity(given.len());
-        let mut files = None;
+        let (mut files, mut ignore) = (None, None);
         for (position, value) in given.iter().enumerate() {
             match value {
                 _ if position == 0 => trees.push(Arc::new(Tree::new())),
@@ -124,10 +128,19 @@ impl Solver<'_> {
                 Value::Files(these) => {
                     trees.push(Arc::clone(&these.tree));
                     files = Some(these);
+                    ignore = Some(&these.ignore);
+                }
+                Value::Tree(stored) => {
+                    trees.push(Arc::clone(&stored.tree));
+                    ignore = ignore.or(Some(&stored.ignore));
                 }
             }
         }
-        Ok(Sources { trees, files })
+        Ok(Sources {
+            trees,
+            files,
+            ignore,
+        })
     }
 
     fn copied(
@@ -202,20 +215,24 @@ impl Solver<'_> {
             return Ok(None);
         }
         let opened = match sources.files {
-            Some(files) => files.open(content),
-            None => StoreContents::new(self.store).open(content),
+            Some(files) if is_path(content) => files.open(content),
+            _ => StoreContents::new(self.store).open(content),
         };
         let opened = opened.map_err(|error| CopyError::content(&one.path, error))?;
         crate::archive::open(self.store, &one.path, &opened, content.size)
     }
 
-    /// A context's files as a layer, for a bind mount.
-    pub(crate) fn files_as_chain(&self, files: &Files) -> Result<Arc<Chain>, SolveError> {
-        let layer = Layer::of_tree(&files.tree);
+    /// Files that are no layer as one, for a bind mount.
+    pub(crate) fn files_as_chain(
+        &self,
+        tree: &Tree,
+        paths: &dyn Contents,
+    ) -> Result<Arc<Chain>, SolveError> {
+        let layer = Layer::of_tree(tree);
         let stored = store_layer(
             self.store,
             &layer,
-            &StoreContents::with_paths(self.store, files),
+            &StoreContents::with_paths(self.store, paths),
         )
         .map_err(SolveError::content)?;
         Ok(Chain::scratch().push(crate::chain::ChainLayer {
@@ -281,17 +298,20 @@ fn select(
 fn not_found(error: CopyError, sources: &Sources<'_>, pattern: &str) -> SolveError {
     let missing = error.kind() == copy::CopyErrorKind::NotFound;
     let result = failed(error);
-    let hidden = sources.files.is_some_and(|files| {
-        files
-            .ignore
-            .is_ignored(pattern.trim_matches('/').as_bytes())
-    });
+    let hidden = sources
+        .ignore
+        .is_some_and(|ignore| ignore.is_ignored(pattern.trim_matches('/').as_bytes()));
     if missing && hidden {
         return result.hint(format!(
             "{pattern} is excluded by the ignore file of the build context"
         ));
     }
     result
+}
+
+/// Whether it is in a directory of the user, not in the store.
+fn is_path(content: &Content) -> bool {
+    matches!(content.source, Source::Path(_))
 }
 
 fn contents_of<'t>(
@@ -304,6 +324,7 @@ fn contents_of<'t>(
         let tree = trees[one.tree];
         for (path, id) in tree.walk_at(one.id) {
             if let Kind::File(content) = &tree[id].kind
+                && is_path(content)
                 && (path.is_empty() || !exclude.is_ignored(&path))
             {
                 contents.push(content);

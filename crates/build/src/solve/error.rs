@@ -86,13 +86,6 @@ impl SolveError {
         Self::new(SolveErrorKind::Cancelled, "the build was stopped")
     }
 
-    pub(crate) fn unsupported(what: &str) -> Self {
-        Self::new(
-            SolveErrorKind::Unsupported,
-            format!("{what} is not supported yet"),
-        )
-    }
-
     pub(crate) fn internal(what: &str) -> Self {
         Self::new(SolveErrorKind::Internal, format!("internal error: {what}"))
     }

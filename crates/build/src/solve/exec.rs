@@ -7,6 +7,7 @@ use firebuild_oci::Digest;
 
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::chain::Chain;
+use crate::content::NoPaths;
 use crate::content::Stored;
 use crate::event::{Event, Stream};
 use crate::exec::{ExecErrorKind, Executed, Exit, Step, StepMount, StepMountKind};
@@ -72,7 +73,10 @@ impl Solver<'_> {
             if sources.get(input).is_some_and(Option::is_none) {
                 let chain = match given.get(input) {
                     Some(Value::Chain(chain)) => Arc::clone(chain),
-                    Some(Value::Files(files)) => self.files_as_chain(files)?,
+                    Some(Value::Files(files)) => {
+                        self.files_as_chain(&files.tree, files.as_ref())?
+                    }
+                    Some(Value::Tree(stored)) => self.files_as_chain(&stored.tree, &NoPaths)?,
                     None => {
                         return Err(SolveError::internal(
                             "a mount names an input that is not there",

@@ -25,7 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use firebuild_dockerfile::IgnorePatterns;
 use firebuild_oci::Digest;
+use firebuild_rootfs::tree::Tree;
 use firebuild_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +37,9 @@ use crate::content::Stored;
 use crate::context::Files;
 use crate::event::{Event, Sink};
 use crate::exec::Executor;
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::graph::{GitOp, Graph, HttpOp, Op, Vertex, VertexId};
 use crate::key::CacheKey;
+use crate::remote::{Remote, RemoteError, RemoteErrorKind};
 
 pub use error::{SolveError, SolveErrorKind};
 
@@ -52,14 +55,38 @@ pub struct Options {
     pub parallelism: NonZeroUsize,
     /// What the cache may not answer.
     pub no_cache: NoCache,
-    /// Directories by context name; the main context has the empty name.
-    pub contexts: BTreeMap<String, ContextDir>,
+    /// Contexts by name; the main one has the empty name.
+    pub contexts: BTreeMap<String, ContextSource>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets of SSH agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// Time that new layers and made directories get instead of now, in seconds since the epoch.
     pub epoch: Option<i64>,
+}
+
+/// Where the files of a context are.
+#[derive(Clone, Debug)]
+pub enum ContextSource {
+    /// In a directory.
+    Dir(ContextDir),
+    /// In the store, fetched or unpacked before.
+    Tree(Arc<StoredTree>),
+    /// In a repository, which is fetched when the context is used.
+    Git(Box<GitOp>),
+    /// At an address: one file, fetched when the context is used.
+    Http(HttpOp),
+}
+
+/// Files that lie in the store and are no layer.
+#[derive(Debug)]
+pub struct StoredTree {
+    /// What is there, after the ignore rules.
+    pub tree: Arc<Tree>,
+    /// What names the content, times aside.
+    pub id: Digest,
+    /// The patterns that were applied.
+    pub ignore: IgnorePatterns,
 }
 
 /// A directory that the user gave.
@@ -121,8 +148,10 @@ pub struct Solved {
 pub(crate) enum Value {
     /// A file system made of layers.
     Chain(Arc<Chain>),
-    /// Files to copy from, which are no layer: a context, something fetched.
+    /// Files of a directory of the user, which are no layer.
     Files(Arc<Files>),
+    /// Files that lie in the store and are no layer: something fetched, a context that was an archive.
+    Tree(Arc<StoredTree>),
 }
 
 /// The result of a key, as it is kept in the store.
@@ -144,6 +173,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) options: &'a Options,
     pub(crate) sink: Sink<'a>,
     pub(crate) cancel: &'a Cancel,
+    pub(crate) remote: Remote<'a>,
     executed: std::sync::atomic::AtomicUsize,
 }
 
@@ -165,6 +195,7 @@ pub fn solve(
         options,
         sink,
         cancel,
+        remote: Remote::new(store, &options.secrets, &options.ssh, sink, cancel),
         executed: 0.into(),
     };
     let needed = graph.needed();
@@ -243,8 +274,9 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok((Value::Chain(Chain::scratch()), true)),
             Op::Image(image) => Ok((Value::Chain(source::image(image)), true)),
-            Op::Context(context) => Ok((Value::Files(self.context(context)?), false)),
-            Op::Http(_) | Op::Git(_) => Err(SolveError::unsupported("ADD of a remote source")),
+            Op::Context(context) => self.context(context),
+            Op::Http(http) => Ok(source::fetched(self.remote.http(http)?)),
+            Op::Git(git) => Ok(source::fetched(self.remote.git(git)?)),
             Op::Merge => {
                 let (below, above) = (chain_of(given, 0)?, chain_of(given, 1)?);
                 let merged = above
@@ -362,5 +394,16 @@ pub(crate) fn chain_of(given: &[Value], position: usize) -> Result<Arc<Chain>, S
 impl From<StoreError> for SolveError {
     fn from(error: StoreError) -> Self {
         Self::store(error)
+    }
+}
+
+impl From<RemoteError> for SolveError {
+    fn from(error: RemoteError) -> Self {
+        if error.kind() == RemoteErrorKind::Cancelled {
+            return Self::cancelled();
+        }
+        let (message, hints) = (error.to_string(), error.hints().to_vec());
+        let error = Self::caused(SolveErrorKind::Source, message, error);
+        hints.into_iter().fold(error, Self::hint)
     }
 }

@@ -1,21 +1,39 @@
-//! Sources: images and contexts.
+//! Sources: images, contexts, and what is fetched.
 
 use std::sync::Arc;
 
-use super::{SolveError, SolveErrorKind, Solver};
+use firebuild_dockerfile::IgnorePatterns;
+
+use super::{ContextDir, ContextSource, SolveError, SolveErrorKind, Solver, StoredTree, Value};
 use crate::chain::{Chain, ChainLayer};
 use crate::context::Files;
 use crate::graph::{ContextOp, ImageOp};
 use crate::key::KeyWriter;
+use crate::remote::Fetched;
 
 impl Solver<'_> {
-    /// The files of a context.
-    pub(crate) fn context(&self, context: &ContextOp) -> Result<Arc<Files>, SolveError> {
-        let Some(dir) = self.options.contexts.get(&context.name) else {
-            let message = format!("there is no build context {:?}", context.name);
-            return Err(SolveError::new(SolveErrorKind::Source, message)
-                .hint("give a directory as the last argument"));
-        };
+    /// The files of a context, and whether they were there already.
+    pub(crate) fn context(&self, context: &ContextOp) -> Result<(Value, bool), SolveError> {
+        match self.options.contexts.get(&context.name) {
+            Some(ContextSource::Dir(dir)) => Ok((Value::Files(self.directory(dir)?), false)),
+            Some(ContextSource::Tree(tree)) => Ok((Value::Tree(Arc::clone(tree)), false)),
+            Some(ContextSource::Git(git)) => {
+                let fetched = self.remote.git(git)?;
+                let cached = fetched.cached;
+                let ignore = fetched.ignore_file(self.store, &[".dockerignore"])?;
+                let tree = fetched.into_context(ignore.as_ref())?;
+                Ok((Value::Tree(Arc::new(tree)), cached))
+            }
+            Some(ContextSource::Http(http)) => Ok(fetched(self.remote.http(http)?)),
+            None => {
+                let message = format!("there is no build context {:?}", context.name);
+                Err(SolveError::new(SolveErrorKind::Source, message)
+                    .hint("give a directory as the last argument"))
+            }
+        }
+    }
+
+    fn directory(&self, dir: &ContextDir) -> Result<Arc<Files>, SolveError> {
         let mut name = KeyWriter::new("context/1");
         name.text(&dir.path.to_string_lossy());
         let memory = self
@@ -29,6 +47,16 @@ impl Solver<'_> {
         })?;
         Ok(Arc::new(files))
     }
+}
+
+/// What was fetched, as a value.
+pub(super) fn fetched(fetched: Fetched) -> (Value, bool) {
+    let tree = StoredTree {
+        tree: fetched.tree,
+        id: fetched.id,
+        ignore: IgnorePatterns::default(),
+    };
+    (Value::Tree(Arc::new(tree)), fetched.cached)
 }
 
 /// The chain of a resolved image.

@@ -71,7 +71,10 @@ pub(crate) fn fetch(
             error,
         )
     })?;
-    let registry = Registry::new(registry::Options::default());
+    let registry = Registry::new(registry::Options {
+        stop: cancel.stop(),
+        ..registry::Options::default()
+    });
     transfer::pull(
         store,
         &registry,

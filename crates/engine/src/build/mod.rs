@@ -23,7 +23,7 @@ use firebuild_build::history;
 use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
 use firebuild_build::sandbox::Sandbox;
-use firebuild_build::solve::{self, ContextDir, Secret, SolveErrorKind};
+use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
 use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
 use firebuild_store::Store;
@@ -217,7 +217,7 @@ fn open(paths: &Paths) -> Result<Store, BuildError> {
 struct Prepared {
     source: Source,
     lowered: Box<Lowered>,
-    contexts: BTreeMap<String, ContextDir>,
+    contexts: BTreeMap<String, ContextSource>,
 }
 
 fn prepare(
@@ -247,15 +247,15 @@ fn prepare(
             .at(source.place(Some(first.span())))
             .hints(more)
     })?;
-    let mut contexts = BTreeMap::from([(String::new(), context)]);
+    let ignore = context
+        .ignore
+        .as_ref()
+        .and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
+    let mut contexts = BTreeMap::from([(String::new(), ContextSource::Dir(context))]);
     let mut named = BTreeMap::new();
     for (name, value) in &request.contexts {
         named.insert(name.clone(), named_context(name, value, &mut contexts)?);
     }
-    let ignore = contexts[""]
-        .ignore
-        .as_ref()
-        .and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
     let options = lower::Options {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
@@ -323,7 +323,7 @@ fn check_platform(platform: &Platform) -> Result<(), BuildError> {
 fn named_context(
     name: &str,
     value: &str,
-    contexts: &mut BTreeMap<String, ContextDir>,
+    contexts: &mut BTreeMap<String, ContextSource>,
 ) -> Result<NamedContext, BuildError> {
     if let Some(reference) = value.strip_prefix("docker-image://") {
         return Ok(NamedContext::Image(reference.to_owned()));
@@ -341,7 +341,10 @@ fn named_context(
     let ignore = fs_err::read_to_string(&ignore)
         .ok()
         .map(|text| (ignore.display().to_string(), text));
-    contexts.insert(name.to_owned(), ContextDir { path, ignore });
+    contexts.insert(
+        name.to_owned(),
+        ContextSource::Dir(ContextDir { path, ignore }),
+    );
     Ok(NamedContext::Files)
 }
 

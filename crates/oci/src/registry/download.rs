@@ -3,13 +3,13 @@
 use std::io::{self, Read, Write};
 
 use reqwest::StatusCode;
-use reqwest::blocking::Response;
 use reqwest::header::CONTENT_RANGE;
 
 use super::Registry;
+use super::answer::{Answer, StoppedReading};
 use super::auth::Action;
 use super::error::{RegistryError, RegistryErrorKind as Kind};
-use super::transport::{Tries, check};
+use super::transport::{Tries, check, stopped};
 use crate::{Descriptor, Hasher, Reference};
 
 /// Bytes that are read at once.
@@ -184,29 +184,36 @@ fn wrong_size(wanted: &Descriptor, found: u64) -> RegistryError {
     )
 }
 
-/// A read that failed: silence, or a connection that broke.
+/// A read that failed: a stop, silence, or a connection that broke.
 pub(super) fn broken(reference: &Reference, error: io::Error) -> RegistryError {
-    let registry = reference.registry();
-    let timeout = error
-        .get_ref()
+    lost(reference.registry(), error)
+}
+
+/// The same for any host.
+pub(super) fn lost(host: &str, error: io::Error) -> RegistryError {
+    let inner = error.get_ref();
+    if inner.is_some_and(|inner| inner.is::<StoppedReading>()) {
+        return stopped();
+    }
+    let timeout = inner
         .and_then(|inner| inner.downcast_ref::<reqwest::Error>())
         .map_or(
             error.kind() == io::ErrorKind::TimedOut,
             reqwest::Error::is_timeout,
         );
     if timeout {
-        RegistryError::with(Kind::Timeout, format!("{registry} stopped sending"), error)
+        RegistryError::with(Kind::Timeout, format!("{host} stopped sending"), error)
     } else {
         RegistryError::with(
             Kind::Dropped,
-            format!("lost the connection to {registry}"),
+            format!("lost the connection to {host}"),
             error,
         )
     }
 }
 
 /// `Content-Range: bytes 5-9/10` must begin where we are and be of the blob that we want.
-fn check_range(response: &Response, from: u64, wanted: &Descriptor) -> Result<(), RegistryError> {
+fn check_range(response: &Answer, from: u64, wanted: &Descriptor) -> Result<(), RegistryError> {
     let text = response
         .headers()
         .get(CONTENT_RANGE)

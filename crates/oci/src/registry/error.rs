@@ -37,6 +37,8 @@ pub enum RegistryErrorKind {
     Platform,
     /// What was downloaded could not be handed on, or what is to be uploaded could not be read.
     Local,
+    /// Somebody asked for a stop.
+    Stopped,
 }
 
 /// A failed operation on a registry. The text names the reference and, for content, the digest.

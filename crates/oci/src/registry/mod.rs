@@ -6,6 +6,7 @@
 //!     │  └──── push_blob, push_manifest
 //!     ├── auth       401 → credentials → token
 //!     └── transport  HTTP, TLS, redirects, timeouts, pauses between tries
+//!  Web ──────┘       any other document over HTTP
 //! ```
 //!
 //! The client is synchronous and [`Sync`]: several layers at once is several threads of the caller. Nothing is trusted:
@@ -14,6 +15,7 @@
 //!
 //! Sources: OCI distribution specification 1.1; for Docker Hub's names, `docker.io` is reached at `registry-1.docker.io`.
 
+mod answer;
 mod auth;
 mod download;
 mod error;
@@ -21,18 +23,22 @@ mod options;
 mod push;
 mod resolve;
 mod transport;
+mod web;
 
-use reqwest::blocking::Response;
 use reqwest::{Method, StatusCode, Url};
 
+pub use answer::Stop;
 pub use auth::Credentials;
+pub use auth::base64;
 pub use error::{RegistryError, RegistryErrorKind};
 pub use options::Options;
 pub use push::UploadProgress;
 pub use resolve::ResolvedImage;
+pub use web::{Page, Reply, Retries, Wanted, Web, percent_decoded};
 
 use crate::Reference;
 use crate::reference::DEFAULT_REGISTRY;
+use answer::Answer;
 use auth::{Action, Tokens};
 use error::RegistryErrorKind as Kind;
 use transport::{Call, Transport};
@@ -81,7 +87,7 @@ impl Registry {
         reference: &Reference,
         action: Action,
         call: &Call,
-    ) -> Result<Response, RegistryError> {
+    ) -> Result<Answer, RegistryError> {
         let known = self.tokens.get(reference, action);
         let response = self.transport.send(call, known.as_ref())?;
         if response.status() != StatusCode::UNAUTHORIZED {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::answer::Stop;
 use super::auth::Credentials;
 
 /// How a client behaves. The default is right for a command-line tool.
@@ -24,6 +25,8 @@ pub struct Options {
     pub backoff: Duration,
     /// Longest pause between two tries, also where the server asks for a longer one.
     pub max_backoff: Duration,
+    /// Ends whatever is under way, at once.
+    pub stop: Stop,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             retries: 5,
             backoff: Duration::from_millis(300),
             max_backoff: Duration::from_secs(30),
+            stop: Stop::default(),
         }
     }
 }
@@ -60,7 +64,8 @@ fn host_of(registry: &str) -> &str {
     registry.split(':').next().unwrap_or_default()
 }
 
-fn is_loopback(registry: &str) -> bool {
+/// Whether a registry or host is this machine.
+pub(super) fn is_loopback(registry: &str) -> bool {
     let host = host_of(registry);
     host == "localhost"
         || host

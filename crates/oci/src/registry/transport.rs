@@ -2,19 +2,20 @@
 //!
 //! The HTTP library is asynchronous inside, on a thread of its own; this module is the only one that names its types.
 //! Redirects are followed here and not there: credentials stay with the host that asked for them (CVE-2020-15157),
-//! and nothing that began under TLS goes on without it.
+//! and what began under TLS goes on without it only where the caller says so.
 
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use reqwest::blocking::{Body, Client, Request, Response};
+use reqwest::blocking::{Body, Client, Request};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Method, StatusCode, Url};
 
+use super::answer::{Answer, NoAnswer};
 use super::error::{RegistryError, RegistryErrorKind as Kind};
-use super::options::Options;
+use super::options::{Options, is_loopback};
 
 /// Redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 10;
@@ -38,6 +39,10 @@ pub(super) struct Call {
     pub(super) body: Option<Vec<u8>>,
     /// Longest time for the whole request, where sending the body may take longer than a stall.
     pub(super) timeout: Option<Duration>,
+    /// Conditions and the like.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether a redirect may leave TLS.
+    pub(super) downgrade: bool,
 }
 
 impl Call {
@@ -50,6 +55,8 @@ impl Call {
             from: 0,
             body: None,
             timeout: None,
+            headers: Vec::new(),
+            downgrade: false,
         }
     }
 }
@@ -59,16 +66,15 @@ impl Call {
 pub(super) struct Transport {
     options: Options,
     /// Made when first used: reading the system's certificates takes longer than a small request on loopback.
-    tls: Mutex<Option<Client>>,
-    plain: Mutex<Option<Client>>,
+    /// With and without TLS, and each with and without the proxies of the environment.
+    clients: [Mutex<Option<Client>>; 4],
 }
 
 impl Transport {
     pub(super) fn new(options: Options) -> Self {
         Self {
             options,
-            tls: Mutex::new(None),
-            plain: Mutex::new(None),
+            clients: Default::default(),
         }
     }
 
@@ -83,7 +89,7 @@ impl Transport {
         &self,
         call: &Call,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Response, RegistryError> {
+    ) -> Result<Answer, RegistryError> {
         let origin = call.url.origin();
         let mut url = call.url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -104,7 +110,7 @@ impl Transport {
             if !redirect || !matches!(call.method, Method::GET | Method::HEAD) {
                 return Ok(response);
             }
-            url = location(&response, &url)?;
+            url = next(&response, &url, call.downgrade)?;
         }
         Err(RegistryError::new(
             Kind::Protocol,
@@ -118,7 +124,7 @@ impl Transport {
         call: &Call,
         authorization: Option<&HeaderValue>,
         body: Body,
-    ) -> Result<Response, RegistryError> {
+    ) -> Result<Answer, RegistryError> {
         let mut request = Request::new(call.method.clone(), call.url.clone());
         self.fill(&mut request, call)?;
         if let Some(value) = authorization {
@@ -148,36 +154,32 @@ impl Transport {
         if let Some(body) = &call.body {
             *request.body_mut() = Some(Body::from(body.clone()));
         }
+        for (name, value) in &call.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
         *request.timeout_mut() = call.timeout;
         Ok(())
     }
 
-    fn execute(&self, request: Request) -> Result<Response, RegistryError> {
+    fn execute(&self, request: Request) -> Result<Answer, RegistryError> {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let port = request
             .url()
             .port()
             .map(|port| format!(":{port}"))
             .unwrap_or_default();
-        let client = self.client(request.url().scheme())?;
-        client.execute(request).map_err(|error| {
-            // The address is named here, and once is enough.
-            let error = error.without_url();
-            let (kind, what) = if error.is_connect() {
-                (Kind::Connect, "cannot connect to")
-            } else if error.is_timeout() {
-                (Kind::Timeout, "no answer from")
-            } else if error.is_builder() {
-                (Kind::Protocol, "cannot send a request to")
-            } else {
-                (Kind::Dropped, "lost the connection to")
-            };
-            RegistryError::with(kind, format!("{what} {host}{port}"), error)
+        let client = self.client(request.url())?;
+        Answer::of(client, request, &self.options.stop).map_err(|error| match error {
+            NoAnswer::Stopped => stopped(),
+            NoAnswer::Thread(error) => {
+                RegistryError::with(Kind::Local, "cannot start a request", error)
+            }
+            NoAnswer::Failed(error) => failed(error, &format!("{host}{port}")),
         })
     }
 
-    fn client(&self, scheme: &str) -> Result<Client, RegistryError> {
-        let tls = match scheme {
+    fn client(&self, url: &Url) -> Result<Client, RegistryError> {
+        let tls = match url.scheme() {
             "https" => true,
             "http" => false,
             other => {
@@ -187,7 +189,9 @@ impl Transport {
                 ));
             }
         };
-        let slot = if tls { &self.tls } else { &self.plain };
+        // What listens on this machine is not behind a proxy.
+        let direct = is_loopback(url.host_str().unwrap_or_default());
+        let slot = &self.clients[usize::from(tls) * 2 + usize::from(direct)];
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = slot.as_ref() {
             return Ok(client.clone());
@@ -201,9 +205,12 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .tcp_keepalive(Duration::from_secs(30));
+        if direct {
+            builder = builder.no_proxy();
+        }
         if !tls {
-            // Without TLS there is nothing to verify, and a proxy is of no use on loopback.
-            builder = builder.tls_certs_only([]).no_proxy();
+            // Without TLS there is nothing to verify.
+            builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| {
             RegistryError::with(
@@ -217,6 +224,27 @@ impl Transport {
     }
 }
 
+/// A request that got no answer.
+fn failed(error: reqwest::Error, host: &str) -> RegistryError {
+    // The address is named here, and once is enough.
+    let error = error.without_url();
+    let (kind, what) = if error.is_connect() {
+        (Kind::Connect, "cannot connect to")
+    } else if error.is_timeout() {
+        (Kind::Timeout, "no answer from")
+    } else if error.is_builder() {
+        (Kind::Protocol, "cannot send a request to")
+    } else {
+        (Kind::Dropped, "lost the connection to")
+    };
+    RegistryError::with(kind, format!("{what} {host}"), error)
+}
+
+/// What a call ends with when somebody asked for a stop.
+pub(super) fn stopped() -> RegistryError {
+    RegistryError::new(Kind::Stopped, "it was asked to stop")
+}
+
 /// rustls is built without a cryptography provider of its own; the process gets one, once.
 fn install_tls_provider() {
     static ONCE: Once = Once::new();
@@ -227,7 +255,12 @@ fn install_tls_provider() {
 }
 
 /// Where a redirect or an upload goes on, resolved against where we are.
-pub(super) fn location(response: &Response, base: &Url) -> Result<Url, RegistryError> {
+pub(super) fn location(response: &Answer, base: &Url) -> Result<Url, RegistryError> {
+    next(response, base, false)
+}
+
+/// The same; with `downgrade` also from HTTPS to plain HTTP.
+fn next(response: &Answer, base: &Url, downgrade: bool) -> Result<Url, RegistryError> {
     let bad = || {
         RegistryError::new(
             Kind::Protocol,
@@ -243,7 +276,7 @@ pub(super) fn location(response: &Response, base: &Url) -> Result<Url, RegistryE
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad());
     }
-    if base.scheme() == "https" && url.scheme() != "https" {
+    if base.scheme() == "https" && url.scheme() != "https" && !downgrade {
         return Err(RegistryError::new(
             Kind::Protocol,
             format!(
@@ -256,7 +289,7 @@ pub(super) fn location(response: &Response, base: &Url) -> Result<Url, RegistryE
     Ok(url)
 }
 
-fn base_name(url: &Url) -> String {
+pub(super) fn base_name(url: &Url) -> String {
     let port = url
         .port()
         .map(|port| format!(":{port}"))
@@ -265,7 +298,7 @@ fn base_name(url: &Url) -> String {
 }
 
 /// Turns a status that is no success into an error, with what the server says about it.
-pub(super) fn check(response: Response) -> Result<Response, RegistryError> {
+pub(super) fn check(response: Answer) -> Result<Answer, RegistryError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -333,7 +366,7 @@ fn server_text(body: &[u8]) -> String {
 }
 
 /// Reads a body that must not be longer than `limit` bytes; more is cut after one byte.
-pub(super) fn read_limited(response: Response, limit: usize) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_limited(response: Answer, limit: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut body = Vec::new();
     response.take(limit as u64 + 1).read_to_end(&mut body)?;
@@ -385,7 +418,7 @@ impl<'a> Tries<'a> {
             .unwrap_or(own)
             .max(own)
             .min(self.options.max_backoff);
-        std::thread::sleep(pause + jitter(pause));
+        self.options.stop.pause(pause + jitter(pause));
         Ok(())
     }
 }

@@ -1,23 +1,31 @@
-//! Git sources of ADD: `git@host:path`, `ssh://`, `git://`, and `http(s)://….git`, with `#ref:subdir` or a query.
+//! Addresses of git repositories, in ADD and as contexts: `git@host:path`, `ssh://`, `git://`, and `http(s)://….git`, with `#ref:subdir` or a query.
 
 /// A git source, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct GitRef {
+pub struct GitRef {
     /// What git is given: the address without fragment and query.
-    pub(super) remote: String,
+    pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
-    pub(super) reference: String,
+    pub reference: String,
     /// Clean and relative; empty for all.
-    pub(super) subdir: String,
-    pub(super) checksum: Option<String>,
-    pub(super) keep_git_dir: Option<bool>,
-    pub(super) submodules: bool,
-    pub(super) commit_times: bool,
-    pub(super) fetch_by_commit: bool,
+    pub subdir: String,
+    /// A prefix of the commit that it must be.
+    pub checksum: Option<String>,
+    /// Whether `.git` stays, where the query says so.
+    pub keep_git_dir: Option<bool>,
+    /// Whether submodules are fetched, too.
+    pub submodules: bool,
+    /// Whether files get the time of the commit.
+    pub commit_times: bool,
+    /// Whether the commit of `checksum` is fetched, whatever the reference stands for.
+    pub fetch_by_commit: bool,
 }
 
 /// Reads a source; nothing when it is none of git.
-pub(super) fn parse_git(source: &str) -> Result<Option<GitRef>, String> {
+///
+/// # Errors
+/// What is wrong with the query, when it is one of git.
+pub fn parse_git(source: &str) -> Result<Option<GitRef>, String> {
     if source.starts_with("./") || source.starts_with("../") {
         return Ok(None);
     }
@@ -31,6 +39,9 @@ pub(super) fn parse_git(source: &str) -> Result<Option<GitRef>, String> {
         submodules: true,
         ..GitRef::default()
     };
+    if address.starts_with('-') {
+        return Err("an address cannot begin with a dash".to_owned());
+    }
     let (reference, subdir) = cut(fragment, ':');
     git.reference = reference.to_owned();
     git.subdir = clean_subdir(subdir);
@@ -67,7 +78,7 @@ fn is_git(address: &str) -> bool {
 }
 
 fn clean_subdir(path: &str) -> String {
-    super::stage::join_dir("/", path)[1..].to_owned()
+    crate::lower::join_dir("/", path)[1..].to_owned()
 }
 
 fn load_query(git: &mut GitRef, query: &str) -> Result<(), String> {
