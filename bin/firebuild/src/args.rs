@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use build::{BaseosArgs, ProgressMode, RootfsArgs};
+pub(crate) use build::{BaseosArgs, CallFormat, ProgressMode, RootfsArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
 pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};

@@ -3,6 +3,8 @@
 //! Events carry facts, not text for a screen: the command line draws them as a terminal view, as plain lines or as JSON.
 //! A [`Sink`] may be called from several threads at once and must not block for long.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::graph::VertexId;
@@ -19,6 +21,31 @@ pub enum Stream {
     Stderr,
 }
 
+/// A finding of a check, with its place and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warned {
+    /// BuildKit's name of the check.
+    pub rule: &'static str,
+    /// Why the check exists.
+    pub description: &'static str,
+    /// A page about it.
+    pub url: Option<String>,
+    /// What was found.
+    pub message: String,
+    /// Name of the Dockerfile.
+    pub file: String,
+    /// Its text.
+    pub text: Arc<str>,
+    /// Bytes of the text that are meant.
+    pub span: Range<usize>,
+    /// Line of the first byte, counted from 1.
+    pub line: usize,
+    /// What to do about it, in one line.
+    pub advice: String,
+    /// Bytes to replace, and with what, where the new text is known.
+    pub edit: Option<(Range<usize>, String)>,
+}
+
 /// One fact about a running build.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -28,6 +55,10 @@ pub enum Event {
         id: VertexId,
         /// What a person reads.
         name: String,
+        /// The stage it belongs to; empty when it has no name, or for what is outside of stages.
+        stage: String,
+        /// What it is computed from.
+        inputs: Vec<VertexId>,
     },
     /// Work on a vertex began.
     Started {
@@ -70,6 +101,8 @@ pub enum Event {
         /// Whether it is over.
         done: bool,
     },
+    /// A check found something in the Dockerfile.
+    Warning(Box<Warned>),
     /// Something that a person should know once.
     Notice {
         /// The text, one line.

@@ -161,6 +161,27 @@ pub fn expand_heredoc<'e>(
     })
 }
 
+/// Expands variables in a line that a person reads: quotes stay, and so do variables that nothing sets, for the shell
+/// will set them. This is how BuildKit names its RUN steps.
+///
+/// # Errors
+///
+/// As [`expand_word`].
+pub fn expand_shown<'e>(
+    text: &str,
+    escape: char,
+    lookup: impl Fn(&str) -> Option<&'e str>,
+) -> Result<String, ExpandError> {
+    let options = Options {
+        escape,
+        keep_quotes: true,
+        keep_unset: true,
+        max_bytes: MAX_WORD_BYTES,
+        ..Options::default()
+    };
+    Lexer::new(text, options, &lookup).word()
+}
+
 /// Splits a shell line into words with quotes and escapes kept: how heredocs are found.
 pub(crate) fn shell_words(line: &str) -> Result<Vec<String>, ExpandError> {
     let options = Options {

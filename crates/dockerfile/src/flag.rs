@@ -90,10 +90,7 @@ impl Flags {
                     word.span,
                     format!("unknown flag: {dashed}"),
                 )
-                .with_suggestion(
-                    nearest(name, table.iter().map(|(known, _)| *known))
-                        .map(|near| format!("--{near}")),
-                ));
+                .with_suggestion(nearest(name, table.iter().map(|(known, _)| *known))));
             };
             if kind != FlagKind::Repeated && flags.values.iter().any(|(used, _)| *used == name) {
                 return Err(bad(format!("duplicate flag specified: {dashed}")));
@@ -212,7 +209,7 @@ mod tests {
         );
         assert!(check("--from= x").unwrap().filled("from").is_none());
         for (argument, message) in [
-            ("--frob x", "unknown flag: --frob (did you mean --from?)"),
+            ("--frob x", "unknown flag: --frob (did you mean from?)"),
             ("--Link x", "unknown flag: --Link"),
             ("--wholly-different x", "unknown flag: --wholly-different"),
             ("--link --link x", "duplicate flag specified: --link"),

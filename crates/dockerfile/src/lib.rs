@@ -43,8 +43,8 @@ mod word;
 pub use directive::Directives;
 pub use error::{ParseError, ParseErrorKind, ParseErrors};
 pub use expand::{
-    ExpandError, ExpandErrorKind, Expanded, ExpandedWords, expand_heredoc, expand_word,
-    expand_words,
+    ExpandError, ExpandErrorKind, Expanded, ExpandedWords, expand_heredoc, expand_shown,
+    expand_word, expand_words,
 };
 pub use glob::{BadPattern, glob_match, has_wildcard};
 pub use heredoc::Heredoc;
@@ -53,10 +53,10 @@ pub use instruction::{
     AddFiles, ArgDefinition, Command, Comment, CopyFiles, HealthTest, Healthcheck, Instruction,
     InstructionKind, NetworkMode, OnBuild, Pair, Run, Script, SecurityMode, Transfer, Word,
 };
-pub use lint::{CheckOptions, CheckOptionsError, Rule, Warning, lint};
+pub use lint::{CheckOptions, CheckOptionsError, Edit, Fix, Rule, Warning, lint, looks_secret};
 pub use mount::{Device, Mount, MountError, MountField, MountSharing, MountType, ResolvedMount};
 pub use parse::parse_instruction;
 pub use signal::{nearest_signal, signal_number};
 pub use span::{LineIndex, Position, Span};
-pub use stage::{Dockerfile, Stage};
+pub use stage::{Dockerfile, EmptyContinuation, Stage};
 pub use suggest::{nearest, nearest_exact};

@@ -96,6 +96,8 @@ pub(crate) struct LogicalLine {
     pub(crate) comments: Vec<Comment>,
     /// The first empty line inside.
     pub(crate) empty_continuation: Option<Span>,
+    /// The last physical line that belongs to it.
+    pub(crate) last_line: Span,
 }
 
 impl LogicalLine {
@@ -223,6 +225,7 @@ impl<'a> LineReader<'a> {
         let mut map = SourceMap::default();
         map.push(0, start);
         let mut empty_continuation = None;
+        let mut last_line = Span::new(start, end);
         while goes_on {
             let Some(line) = self.physical()? else { break };
             let trimmed = line.text.trim_start();
@@ -234,6 +237,7 @@ impl<'a> LineReader<'a> {
                 continue;
             }
             end = line.end();
+            last_line = Span::new(line.start, end);
             let (part, more) = cut_continuation(line.text, self.escape);
             map.push(text.len(), line.start);
             text.push_str(part);
@@ -245,6 +249,7 @@ impl<'a> LineReader<'a> {
             span: Span::new(start, end),
             comments: std::mem::take(&mut self.comments),
             empty_continuation,
+            last_line,
         })
     }
 

@@ -1,8 +1,10 @@
 //! Checks, by BuildKit's names and texts (moby/buildkit, frontend/dockerfile/linter).
 //!
 //! [`lint`] runs those that need the text alone. The others are reported by whoever has the environment, the images or
-//! the context; [`Rule`] names them all and [`CheckOptions`] says which are wanted.
+//! the context; [`Rule`] names them all and [`CheckOptions`] says which are wanted. [`Warning::fix`] says what to do about
+//! a finding.
 
+mod fix;
 mod rules;
 
 use std::fmt;
@@ -10,7 +12,8 @@ use std::fmt;
 use crate::instruction::Comment;
 use crate::span::Span;
 
-pub use rules::lint;
+pub use fix::{Edit, Fix};
+pub use rules::{lint, looks_secret};
 
 /// One finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,86 @@ rules! {
 }
 
 impl Rule {
+    /// Why the check exists, in one sentence, as BuildKit says it.
+    pub fn description(self) -> &'static str {
+        match self {
+            Rule::StageNameCasing => "Stage names should be lowercase",
+            Rule::FromAsCasing => "The 'as' keyword should match the case of the 'from' keyword",
+            Rule::NoEmptyContinuation => {
+                "Empty continuation lines will become errors in a future release"
+            }
+            Rule::ConsistentInstructionCasing => {
+                "All commands within the Dockerfile should use the same casing (either upper or lower)"
+            }
+            Rule::DuplicateStageName => "Stage names should be unique",
+            Rule::ReservedStageName => "Reserved words should not be used as stage names",
+            Rule::JSONArgsRecommended => {
+                "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals"
+            }
+            Rule::MaintainerDeprecated => {
+                "The MAINTAINER instruction is deprecated, use a label instead to define an image author"
+            }
+            Rule::UndefinedArgInFrom => "FROM command must use declared ARGs",
+            Rule::WorkdirRelativePath => {
+                "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes"
+            }
+            Rule::UndefinedVar => "Variables should be defined before their use",
+            Rule::MultipleInstructionsDisallowed => {
+                "Multiple instructions of the same type should not be used in the same stage"
+            }
+            Rule::LegacyKeyValueFormat => {
+                "Legacy key/value format with whitespace separator should not be used"
+            }
+            Rule::InvalidBaseImagePlatform => {
+                "Base image platform does not match expected target platform"
+            }
+            Rule::RedundantTargetPlatform => {
+                "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"
+            }
+            Rule::SecretsUsedInArgOrEnv => {
+                "Sensitive data should not be used in the ARG or ENV commands"
+            }
+            Rule::InvalidDefaultArgInFrom => {
+                "Default value for global ARG results in an empty or invalid base image name"
+            }
+            Rule::FromPlatformFlagConstDisallowed => {
+                "FROM --platform flag should not use a constant value"
+            }
+            Rule::CopyIgnoredFile => "Attempting to Copy file that is excluded by .dockerignore",
+            Rule::InvalidDefinitionDescription => {
+                "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`"
+            }
+            Rule::ExposeProtoCasing => "Protocol in EXPOSE instruction should be lowercase",
+            Rule::ExposeInvalidFormat => {
+                "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release"
+            }
+        }
+    }
+
+    /// The page that BuildKit's documentation has about it, if there is one.
+    pub fn url(self) -> Option<String> {
+        if self == Rule::InvalidBaseImagePlatform {
+            return None;
+        }
+        let name = self.name();
+        let mut page = String::with_capacity(name.len() + 8);
+        let mut previous = None;
+        for (at, c) in name.char_indices() {
+            let next_is_lower = name[at + 1..].starts_with(|c: char| c.is_ascii_lowercase());
+            // A word begins at a capital behind a small letter, and at the last capital of a row of them.
+            let begins = c.is_ascii_uppercase()
+                && previous.is_some_and(|p: char| p.is_ascii_lowercase() || next_is_lower);
+            if begins {
+                page.push('-');
+            }
+            page.push(c.to_ascii_lowercase());
+            previous = Some(c);
+        }
+        Some(format!(
+            "https://docs.docker.com/go/dockerfile/rule/{page}/"
+        ))
+    }
+
     /// Whether the check is off unless asked for.
     pub fn is_experimental(self) -> bool {
         self == Rule::InvalidDefinitionDescription

@@ -130,6 +130,26 @@ impl fmt::Display for MountError {
 impl std::error::Error for MountError {}
 
 impl Mount {
+    /// The target as written; empty when there is none.
+    pub fn written_target(&self) -> &str {
+        let mut fields = self.fields.iter().rev();
+        fields
+            .find(|field| matches!(field.key.as_str(), "target" | "dst" | "destination"))
+            .and_then(|field| field.value.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The variables that secrets of this step are given in, by the names as written.
+    pub fn secret_variable(&self) -> Option<&str> {
+        let value = |key: &str| {
+            let mut fields = self.fields.iter().rev();
+            let field = fields.find(|field| field.key == key)?;
+            field.value.as_deref()
+        };
+        let is_secret = value("type").is_some_and(|kind| kind.eq_ignore_ascii_case("secret"));
+        value("env").filter(|_| is_secret)
+    }
+
     /// Takes a flag value apart.
     pub(crate) fn parse(flag: &Word) -> Result<Self, ParseError> {
         let bad = |message: String| ParseError::new(ParseErrorKind::BadMount, flag.span, message);

@@ -20,7 +20,7 @@ use crate::json::{JsonArgument, parse_argument};
 use crate::limits::{MAX_FILE_BYTES, MAX_INSTRUCTIONS, MAX_STAGES};
 use crate::line::{Fragment, LineReader, LogicalLine};
 use crate::span::Span;
-use crate::stage::{Dockerfile, Stage};
+use crate::stage::{Dockerfile, EmptyContinuation, Stage};
 use crate::suggest::nearest;
 use crate::word::split_first;
 
@@ -239,7 +239,7 @@ enum Parsed {
 struct Builder {
     global_args: Vec<Instruction>,
     stages: Vec<Stage>,
-    empty_continuations: Vec<Span>,
+    empty_continuations: Vec<EmptyContinuation>,
     /// Instructions seen.
     count: usize,
     /// Whether a `FROM` was seen, good or bad.
@@ -249,7 +249,12 @@ struct Builder {
 impl Builder {
     fn add(&mut self, line: &LogicalLine, reader: &mut LineReader<'_>) -> Result<(), ParseError> {
         self.count += 1;
-        self.empty_continuations.extend(line.empty_continuation);
+        if let Some(empty) = line.empty_continuation {
+            self.empty_continuations.push(EmptyContinuation {
+                line: empty,
+                last: line.last_line,
+            });
+        }
         let (keyword, _) = split_first(line.fragment().trim());
         let is_from = keyword.text.eq_ignore_ascii_case("FROM");
         let parsed = parse_line(line, reader);

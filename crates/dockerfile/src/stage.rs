@@ -14,7 +14,16 @@ pub struct Dockerfile {
     /// The stages, in order; never empty.
     pub stages: Vec<Stage>,
     /// Empty lines inside continued instructions, for [`lint`](crate::lint).
-    pub empty_continuations: Vec<Span>,
+    pub empty_continuations: Vec<EmptyContinuation>,
+}
+
+/// An empty line inside a continued instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmptyContinuation {
+    /// The empty line: the first one of its instruction.
+    pub line: Span,
+    /// The last line of the instruction, which is where BuildKit reports it.
+    pub last: Span,
 }
 
 /// `FROM` and what follows it.

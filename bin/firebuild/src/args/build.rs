@@ -11,7 +11,9 @@ use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
 #[command(after_help = "Examples:\n  \
     firebuild rootfs --dockerfile Dockerfile --tag me/app:1\n  \
     firebuild build -f Dockerfile -t me/app:1 --build-arg VERSION=3 .\n  \
-    firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .")]
+    firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .\n  \
+    firebuild build --check .                        what the linter has to say, and how to fix it\n  \
+    firebuild build --call=targets .                 the stages, with their comments")]
 pub(crate) struct RootfsArgs {
     /// Build context: a directory (default: the Dockerfile's own)
     #[arg(value_name = "CONTEXT")]
@@ -40,11 +42,11 @@ pub(crate) struct RootfsArgs {
     /// What that image was made from: recorded; no base is needed
     #[arg(long, value_name = "IMAGE", requires = "docker_image", hide = true)]
     pub(crate) docker_image_base: Option<String>,
-    /// Not here: a RUN instruction does it
-    #[arg(long, value_name = "COMMAND", hide = true)]
+    /// Shell command before the first instruction of the target stage: as root, in /, like a RUN step
+    #[arg(long, value_name = "COMMAND")]
     pub(crate) pre_build_command: Vec<String>,
-    /// Not here: a RUN instruction does it
-    #[arg(long, value_name = "COMMAND", hide = true)]
+    /// The same behind its last instruction
+    #[arg(long, value_name = "COMMAND")]
     pub(crate) post_build_command: Vec<String>,
     /// Named context: NAME=DIR or NAME=docker-image://REF
     #[arg(long, value_name = "NAME=VALUE")]
@@ -74,8 +76,17 @@ pub(crate) struct RootfsArgs {
     #[arg(long, value_name = "MIB")]
     pub(crate) filesystem_size_mbs: Option<u64>,
     /// How to report progress
-    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
+    /// Check the Dockerfile instead of building it (exit code 1 when there is anything to say)
+    #[arg(long, conflicts_with_all = ["call", "print"])]
+    pub(crate) check: bool,
+    /// What to do with the Dockerfile: build, check, outline (what may be given to the target) or targets
+    #[arg(long, value_name = "WHAT[,format=json]", conflicts_with = "print")]
+    pub(crate) call: Option<String>,
+    /// Form of what --check and --call print
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<CallFormat>,
     /// Print the image's digest and nothing else
     #[arg(long, short = 'q')]
     pub(crate) quiet: bool,
@@ -165,9 +176,20 @@ pub(crate) enum ProgressMode {
     /// The live view
     Tty,
     /// One JSON object per line, on standard error
+    #[value(alias = "rawjson")]
     Json,
     /// Nothing
+    #[value(alias = "none")]
     Quiet,
+}
+
+/// Form of what is told of a Dockerfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CallFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// `--print` of a build.

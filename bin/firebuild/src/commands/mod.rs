@@ -1,6 +1,7 @@
 //! One command, one file.
 
 mod baseos;
+mod check;
 mod image;
 mod kernel;
 mod lifecycle;

@@ -12,11 +12,11 @@ use firebuild_engine::profile::Profile;
 use firebuild_oci::{Platform, Reference};
 
 use super::source::{self, Source};
-use super::{Done, publish};
+use super::{Done, check, publish};
 use crate::args::{ProgressMode, RootfsArgs};
 use crate::failure::Failure;
 use crate::flags::{Log, Roots};
-use crate::report::diagnostic::{Snippet, source as quoted};
+use crate::report::diagnostic::Snippet;
 use crate::report::{output, progress::Progress};
 use crate::sizes;
 
@@ -32,6 +32,9 @@ pub(crate) fn run(
     // Holds the Dockerfile of an inline text or an image until the build is over.
     let source = source::find(args)?;
     let request = request(args, &source)?;
+    if let Some((call, format)) = check::wanted(args)? {
+        return check::run(paths, &request, call, format, cancel);
+    }
     log.mention(
         &args.build_vm.unused(),
         "on RUN, which executes in a sandbox on the host",
@@ -89,14 +92,6 @@ pub(super) fn execute(
 
 /// Prints what came of it.
 pub(super) fn finish(report: &BuildReport, mode: ProgressMode, quiet: bool) {
-    if mode != ProgressMode::Quiet && mode != ProgressMode::Json {
-        for warning in &report.warnings {
-            output::note(&format!("WARN: {}: {}", warning.rule, warning.message));
-            if let Some(place) = &warning.place {
-                output::note(quoted(&snippet(place)).trim_end());
-            }
-        }
-    }
     if quiet {
         output::line(&report.config.to_string());
     } else if mode == ProgressMode::Json {
@@ -135,7 +130,7 @@ pub(super) fn failure(error: build::BuildError) -> Failure {
     }
 }
 
-fn snippet(place: &build::Place) -> Snippet {
+pub(super) fn snippet(place: &build::Place) -> Snippet {
     Snippet {
         file: place.file.clone(),
         text: place.text.clone(),
@@ -192,7 +187,14 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         request.platform = platform.parse::<Platform>()?;
     }
     request.labels = pairs(&args.label, "--label")?;
-    if request.tags.is_empty() && request.outputs.is_empty() && args.print.is_none() {
+    request
+        .pre_build_commands
+        .clone_from(&args.pre_build_command);
+    request
+        .post_build_commands
+        .clone_from(&args.post_build_command);
+    let only_tells = args.print.is_some() || args.check || args.call.is_some();
+    if request.tags.is_empty() && request.outputs.is_empty() && !only_tells {
         output::note("note: without --tag or --output the result only stays in the cache");
     }
     Ok(request)

@@ -30,12 +30,6 @@ pub(super) struct Source {
 
 /// Finds the source that the flags name.
 pub(super) fn find(args: &RootfsArgs) -> Result<Source, Failure> {
-    if !args.pre_build_command.is_empty() || !args.post_build_command.is_empty() {
-        return Err(
-            Failure::new("--pre-build-command and --post-build-command are not supported")
-                .hint("put the commands into RUN instructions of the Dockerfile"),
-        );
-    }
     if let Some(image) = &args.docker_image {
         let image: Reference = image.parse().map_err(|error| Failure::new(error).code(2))?;
         return text(&format!("FROM {}\n", image.canonical()));

@@ -13,11 +13,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebuild_engine::build::{BuildEvent, Stream};
+use firebuild_engine::build::{BuildEvent, Stream, Warned};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::args::ProgressMode;
-use crate::report::output;
+use crate::report::{finding, output};
 
 /// How many of the last lines of a running step the live view shows.
 const LIVE_LINES: usize = 5;
@@ -85,7 +85,7 @@ impl Progress {
             output::note(&json(&event));
         }
         match event {
-            BuildEvent::Planned { id, name } => {
+            BuildEvent::Planned { id, name, .. } => {
                 state.count += 1;
                 let number = state.count;
                 state.vertices.insert(id.0, Vertex::new(number, name));
@@ -121,11 +121,21 @@ impl Progress {
                 total,
                 done,
             } => self.item(&mut state, &item, current, total, done),
+            BuildEvent::Warning(warned) => self.warning(&warned),
             BuildEvent::Notice { message } => match &self.style {
                 Style::Json => {}
                 Style::Live(multi) => multi.suspend(|| output::note(&format!("note: {message}"))),
                 Style::Plain | Style::Quiet => output::note(&format!("note: {message}")),
             },
+        }
+    }
+
+    fn warning(&self, warned: &Warned) {
+        let text = format!("{}\n{}", finding::line(warned), finding::excerpt(warned));
+        match &self.style {
+            Style::Json | Style::Quiet => {}
+            Style::Live(multi) => multi.suspend(|| output::note(text.trim_end())),
+            Style::Plain => output::note(text.trim_end()),
         }
     }
 
@@ -355,8 +365,14 @@ fn clip(text: &str) -> String {
 /// An event as one JSON object.
 fn json(event: &BuildEvent) -> String {
     let value = match event {
-        BuildEvent::Planned { id, name } => {
-            serde_json::json!({"event": "planned", "id": id.0, "name": name})
+        BuildEvent::Planned {
+            id,
+            name,
+            stage,
+            inputs,
+        } => {
+            let inputs: Vec<u32> = inputs.iter().map(|input| input.0).collect();
+            serde_json::json!({"event": "planned", "id": id.0, "name": name, "stage": stage, "inputs": inputs})
         }
         BuildEvent::Started { id } => serde_json::json!({"event": "started", "id": id.0}),
         BuildEvent::Output { id, stream, data } => serde_json::json!({
@@ -381,6 +397,9 @@ fn json(event: &BuildEvent) -> String {
             done,
         } => {
             serde_json::json!({"event": "progress", "item": item, "current": current, "total": total, "done": done})
+        }
+        BuildEvent::Warning(warned) => {
+            serde_json::json!({"event": "warning", "line": warned.line, "warning": finding::value(warned)})
         }
         BuildEvent::Notice { message } => {
             serde_json::json!({"event": "notice", "message": message})

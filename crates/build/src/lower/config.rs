@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use firebuild_dockerfile::{
-    ArgDefinition, Command, HealthTest, Healthcheck, Pair, Rule, Word, expand_words,
+    ArgDefinition, Command, HealthTest, Healthcheck, Pair, Rule, Word, expand_words, looks_secret,
     nearest_signal, signal_number,
 };
 use firebuild_oci::Healthcheck as HealthcheckConfig;
@@ -12,20 +12,22 @@ use super::env::expansion_error;
 use super::expose;
 use super::stage::{Stepper, join_dir};
 use super::text::{duration, plain_list, quoted_list};
-use super::{LowerError, LowerErrorKind};
+use super::{LowerError, LowerErrorKind, OutlineArg};
 use crate::graph::{MkdirOp, Op};
 
 /// The shell of the shell form unless SHELL says otherwise.
-const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+pub(super) const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// Ports that one image may list.
 const MAX_PORTS: usize = 200_000;
 
 impl Stepper<'_, '_> {
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Result<(), LowerError> {
+        self.warn_of_legacy(pairs);
         let pairs = self.expand_pairs("ENV", pairs)?;
         let mut text = "ENV".to_owned();
         for (name, value) in &pairs {
+            self.warn_of_secret("ENV", name);
             text += &format!(" {name}={value}");
             self.env.set(name, value)?;
             self.config.config.set_env(name, value);
@@ -35,6 +37,7 @@ impl Stepper<'_, '_> {
     }
 
     pub(super) fn label(&mut self, pairs: &[Pair]) -> Result<(), LowerError> {
+        self.warn_of_legacy(pairs);
         let mut text = "LABEL".to_owned();
         for (name, value) in self.expand_pairs("LABEL", pairs)? {
             text += &format!(" {name}={value}");
@@ -42,6 +45,24 @@ impl Stepper<'_, '_> {
         }
         self.commit(text, false);
         Ok(())
+    }
+
+    fn warn_of_legacy(&mut self, pairs: &[Pair]) {
+        if pairs.iter().any(|pair| pair.legacy) {
+            let keyword = self.now.keyword;
+            let message = format!(
+                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+            );
+            self.warn(Rule::LegacyKeyValueFormat, message);
+        }
+    }
+
+    fn warn_of_secret(&mut self, what: &str, name: &str) {
+        if looks_secret(name) {
+            let message =
+                format!("Do not use ARG or ENV instructions for sensitive data ({what} {name:?})");
+            self.warn(Rule::SecretsUsedInArgOrEnv, message);
+        }
     }
 
     /// All of one instruction see the state before it.
@@ -71,12 +92,26 @@ impl Stepper<'_, '_> {
         let mut texts = Vec::with_capacity(args.len());
         for arg in args {
             let name = &arg.name.text;
+            self.warn_of_secret("ARG", name);
             self.output.declared.insert(name.clone());
             let value = match (self.plan.build_args.get(name), &arg.default) {
                 (Some(value), _) => Some(value.clone()),
                 (None, Some(default)) => Some(self.expand(default)?),
                 (None, None) => self.plan.globals.get(name).map(str::to_owned),
             };
+            let inherited = arg.default.is_none() && !self.plan.build_args.contains_key(name);
+            let global = self.plan.global_arg(name).filter(|_| inherited);
+            // Automatic arguments are nobody's to give.
+            if global.is_some() || !inherited || value.is_none() {
+                self.output
+                    .outline
+                    .arg(global.unwrap_or_else(|| OutlineArg {
+                        name: name.clone(),
+                        value: value.clone(),
+                        description: arg.doc.clone(),
+                        span: self.now.span,
+                    }));
+            }
             if let Some(value) = &value
                 && !matches!(
                     name.as_str(),
@@ -138,7 +173,7 @@ impl Stepper<'_, '_> {
         argv
     }
 
-    fn recommend_json(&mut self, what: &str, command: &Command) {
+    fn recommend_json(&mut self, command: &Command) {
         let has_shell = self
             .config
             .config
@@ -148,13 +183,14 @@ impl Stepper<'_, '_> {
         if matches!(command, Command::Shell(_)) && !has_shell {
             self.warn(
                 Rule::JSONArgsRecommended,
-                format!("JSON arguments recommended for {what} to prevent unintended behavior related to OS signals"),
+                format!("JSON arguments recommended for {} to prevent unintended behavior related to OS signals", self.now.keyword),
             );
         }
     }
 
     pub(super) fn cmd(&mut self, command: &Command) -> Result<(), LowerError> {
-        self.recommend_json("CMD", command);
+        self.used_once(0);
+        self.recommend_json(command);
         let argv = self.argv(command);
         let text = format!("CMD {}", quoted_list(&argv));
         self.config.config.cmd = (!argv.is_empty()).then_some(argv);
@@ -166,7 +202,8 @@ impl Stepper<'_, '_> {
 
     /// Clears a CMD that was inherited, not one of this stage.
     pub(super) fn entrypoint(&mut self, command: &Command) -> Result<(), LowerError> {
-        self.recommend_json("ENTRYPOINT", command);
+        self.used_once(1);
+        self.recommend_json(command);
         let argv = self.argv(command);
         let text = format!("ENTRYPOINT {}", quoted_list(&argv));
         self.config.config.entrypoint = (!argv.is_empty()).then_some(argv);
@@ -259,6 +296,7 @@ impl Stepper<'_, '_> {
     }
 
     pub(super) fn healthcheck(&mut self, check: &Healthcheck) -> Result<(), LowerError> {
+        self.used_once(2);
         let test = match &check.test {
             HealthTest::None => vec!["NONE".to_owned()],
             // Not the shell of SHELL: the runtime chooses its own.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use firebuild_dockerfile::Span;
+use firebuild_dockerfile::{Span, Warning};
 
 /// What a caller may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,11 @@ pub enum LowerErrorKind {
 #[derive(Debug)]
 pub struct LowerError {
     kind: LowerErrorKind,
-    message: String,
+    message: Box<str>,
     span: Option<Span>,
-    stage: String,
-    hint: Option<String>,
+    stage: Box<str>,
+    hint: Option<Box<str>>,
+    warnings: Box<[Warning]>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -50,10 +51,11 @@ impl LowerError {
     pub(super) fn new(kind: LowerErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            message: message.into(),
+            message: message.into().into(),
             span: None,
-            stage: String::new(),
+            stage: Box::default(),
             hint: None,
+            warnings: Box::default(),
             source: None,
         }
     }
@@ -74,7 +76,7 @@ impl LowerError {
     }
 
     pub(super) fn in_stage(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.stage);
+        self.stage = name.into();
         self
     }
 
@@ -84,8 +86,18 @@ impl LowerError {
     }
 
     pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
+    }
+
+    pub(super) fn with_warnings(mut self, warnings: Vec<Warning>) -> Self {
+        self.warnings = warnings.into();
+        self
+    }
+
+    /// What the checks found before it.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// What sort of error it is.
@@ -100,7 +112,7 @@ impl LowerError {
 
     /// The stage, if it is of one; `stage-N` for those without a name.
     pub fn stage(&self) -> Option<&str> {
-        (!self.stage.is_empty()).then_some(self.stage.as_str())
+        (!self.stage.is_empty()).then_some(&*self.stage)
     }
 
     /// What may help.

@@ -18,6 +18,7 @@ mod env;
 mod error;
 mod expose;
 mod mounts;
+mod outline;
 mod plan;
 mod reach;
 mod run;
@@ -37,6 +38,7 @@ use crate::resolve::{ImageRequest, Resolved};
 pub(crate) use stage::join_dir;
 
 pub use error::{LowerError, LowerErrorKind};
+pub use outline::{Outline, OutlineArg, OutlineMount};
 
 /// `PATH` of a stage whose base sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,6 +63,14 @@ pub struct Options {
     pub contexts: BTreeMap<String, NamedContext>,
     /// The ignore file of the main context, for the check `CopyIgnoredFile`.
     pub ignore: Option<IgnorePatterns>,
+    /// Lower every stage, needed or not: how a file is checked without a target.
+    pub all_stages: bool,
+    /// Platforms whose programs RUN can execute here; without a list none is refused.
+    pub executable: Option<Vec<Platform>>,
+    /// Shell commands that run as root in `/` before the first instruction of the target stage.
+    pub before: Vec<String>,
+    /// The same behind its last instruction.
+    pub after: Vec<String>,
 }
 
 impl Default for Options {
@@ -73,6 +83,10 @@ impl Default for Options {
             labels: BTreeMap::new(),
             contexts: BTreeMap::new(),
             ignore: None,
+            all_stages: false,
+            executable: None,
+            before: Vec::new(),
+            after: Vec::new(),
         }
     }
 }
@@ -111,6 +125,8 @@ pub struct Lowered {
     pub warnings: Vec<Warning>,
     /// Build arguments that nothing declared.
     pub unused_args: Vec<String>,
+    /// What a caller may give to this build.
+    pub outline: Outline,
 }
 
 /// Lowers the target of a Dockerfile.
@@ -129,20 +145,12 @@ pub fn lower(
         return Ok(Outcome::Needs(reach.missing));
     }
     let mut output = Output::new(plan.stages.len());
-    output.warnings = lint(file, &checks, |index| reach.is_needed(index));
-    plan.warn(&checks, &mut output.warnings);
-    for index in 0..plan.stages.len() {
-        if reach.is_needed(index) {
-            let done = stage::lower_stage(&plan, &reach, resolved, &checks, index, &mut output)?;
-            output.stages[index] = Some(done);
-            output.forget(&reach, index);
-        }
-    }
-    let target = output.stages[plan.target]
-        .take()
-        .expect("the target is always needed");
-    let warnings = warn::sorted(output.warnings);
-    warn::fail(&checks, &warnings)?;
+    let done = lower_stages(&plan, &reach, resolved, &checks, &mut output);
+    let warnings = warn::sorted(std::mem::take(&mut output.warnings));
+    let target = match done.and_then(|target| warn::fail(&checks, &warnings).map(|()| target)) {
+        Ok(target) => target,
+        Err(error) => return Err(error.with_warnings(warnings)),
+    };
     let graph = output.vertices.finish(target.vertex);
     let lowered = Lowered {
         config: finish_config(target.config, &plan, options),
@@ -151,8 +159,31 @@ pub fn lower(
         epoch: plan.epoch,
         warnings,
         unused_args: unused_args(options, &plan, &output.declared),
+        outline: output.outline,
     };
     Ok(Outcome::Lowered(Box::new(lowered)))
+}
+
+/// Lowers what is needed, in order, and gives the target.
+fn lower_stages(
+    plan: &plan::Plan<'_>,
+    reach: &reach::Reach,
+    resolved: &Resolved,
+    checks: &CheckOptions,
+    output: &mut Output,
+) -> Result<stage::Done, LowerError> {
+    output.warnings = lint(plan.file, checks);
+    plan.warn(checks, &mut output.warnings);
+    for index in 0..plan.stages.len() {
+        if reach.is_needed(index) {
+            plan.outline_from(index, &mut output.outline);
+            let done = stage::lower_stage(plan, reach, resolved, checks, index, output)?;
+            output.stages[index] = Some(done);
+            output.forget(reach, index);
+        }
+    }
+    let target = output.stages[plan.target].take();
+    Ok(target.expect("the target is always needed"))
 }
 
 /// What the checks are asked for: the build argument replaces the directive.
@@ -233,6 +264,8 @@ struct Output {
     warnings: Vec<Warning>,
     /// Arguments that some lowered stage declares.
     declared: BTreeSet<String>,
+    /// What a caller may give.
+    outline: Outline,
     /// Bytes of environments, history and inline files so far.
     bytes: usize,
 }
@@ -244,6 +277,7 @@ impl Output {
             stages: (0..stages).map(|_| None).collect(),
             warnings: Vec::new(),
             declared: BTreeSet::new(),
+            outline: Outline::default(),
             bytes: 0,
         }
     }

@@ -1,6 +1,8 @@
 //! `RUN --mount`.
 
-use firebuild_dockerfile::{Mount as MountFlag, MountSharing, MountType, ResolvedMount, Word};
+use firebuild_dockerfile::{
+    Mount as MountFlag, MountSharing, MountType, ResolvedMount, Span, Word,
+};
 
 use super::plan::Origin;
 use super::reach::{Source, find_source};
@@ -35,11 +37,11 @@ impl Stepper<'_, '_> {
                     });
                 }
                 MountType::Secret => self
-                    .secret(&resolved, &mut mounts)
+                    .secret(&resolved, flag.span, &mut mounts)
                     .map_err(|error| error.at(flag.span))?,
                 MountType::Ssh => {
                     mounts.push(
-                        self.ssh(&resolved, agents)
+                        self.ssh(&resolved, flag.span, agents)
                             .map_err(|error| error.at(flag.span))?,
                     );
                     agents += 1;
@@ -147,16 +149,22 @@ impl Stepper<'_, '_> {
     }
 
     /// A file, a variable, or both.
-    fn secret(&self, mount: &ResolvedMount, mounts: &mut Vec<Mount>) -> Result<(), LowerError> {
+    fn secret(
+        &mut self,
+        mount: &ResolvedMount,
+        span: Span,
+        mounts: &mut Vec<Mount>,
+    ) -> Result<(), LowerError> {
         let id = [&mount.source, &mount.id]
             .into_iter()
             .find(|id| !id.is_empty())
             .map_or_else(|| base_name(&mount.target).to_owned(), Clone::clone);
         if id.is_empty() {
             return Err(mount_error(
-                "invalid secret mount: one of id, source, target required",
+                "invalid secret mount. one of source, target required",
             ));
         }
+        self.output.outline.secret(&id, mount, span);
         if mount.env.is_none() || !mount.target.is_empty() {
             let target = if mount.target.is_empty() {
                 format!("/run/secrets/{}", base_name(&id))
@@ -195,7 +203,12 @@ impl Stepper<'_, '_> {
         Ok(())
     }
 
-    fn ssh(&self, mount: &ResolvedMount, number: usize) -> Result<Mount, LowerError> {
+    fn ssh(
+        &mut self,
+        mount: &ResolvedMount,
+        span: Span,
+        number: usize,
+    ) -> Result<Mount, LowerError> {
         if !mount.source.is_empty() {
             return Err(mount_error("ssh does not support source"));
         }
@@ -204,15 +217,16 @@ impl Stepper<'_, '_> {
         } else {
             mount.target.clone()
         };
+        let id = match mount.id.as_str() {
+            "" => "default",
+            id => id,
+        };
+        self.output.outline.agent(id, mount, span);
         Ok(Mount {
             target: self.target(&target)?,
             read_only: true,
             kind: MountKind::Ssh {
-                id: if mount.id.is_empty() {
-                    "default".to_owned()
-                } else {
-                    mount.id.clone()
-                },
+                id: id.to_owned(),
                 required: mount.required,
                 mode: mount.mode.unwrap_or(0o600),
                 uid: mount.uid.unwrap_or(0),

@@ -1,6 +1,7 @@
 //! The FROM lines: what each stage starts from, before anything is lowered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use firebuild_dockerfile::{
     CheckOptions, Dockerfile, InstructionKind, Rule, Stage, Warning, Word, expand_word, nearest,
@@ -97,6 +98,11 @@ impl<'a> Plan<'a> {
             }
         }
         plan.target = plan.find_target()?;
+        let extra = !options.before.is_empty() || !options.after.is_empty();
+        if extra && matches!(plan.stages[plan.target].base, Base::Replaced(_)) {
+            let message = "a --build-context stands for the target stage, which leaves no place for commands before and after its instructions";
+            return Err(LowerError::new(LowerErrorKind::Target, message));
+        }
         Ok(plan)
     }
 
@@ -254,6 +260,7 @@ impl<'a> Plan<'a> {
         let Ok(defaults) = defaults else { return };
         for planned in &self.stages {
             let stage = planned.stage;
+            self.warn_of_platform(planned, checks, warnings);
             let expanded = expand_word(&stage.base.text, self.file.escape(), |name| {
                 defaults.get(name)
             });
@@ -271,6 +278,49 @@ impl<'a> Plan<'a> {
                     message,
                 ));
             }
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Checks of `FROM --platform`.
+    fn warn_of_platform(
+        &self,
+        planned: &StagePlan<'_>,
+        checks: &CheckOptions,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let stage = planned.stage;
+        let (Some(word), Some(platform)) = (&stage.platform, &planned.platform) else {
+            return;
+        };
+        let names = RefCell::new(BTreeSet::new());
+        let expanded = expand_word(&word.text, self.file.escape(), |name| {
+            names.borrow_mut().insert(name.to_owned());
+            self.globals.get(name)
+        });
+        let names = names.into_inner();
+        let text = expanded.map(|expanded| expanded.text).unwrap_or_default();
+        let mut report = |rule, message| {
+            if checks.wants(rule, &stage.comments) {
+                warnings.push(Warning::new(rule, word.span, message));
+            }
+        };
+        if names.iter().eq(["TARGETPLATFORM"]) && self.globals.get("TARGETPLATFORM") == Some(&text)
+        {
+            let message = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+                word.text
+            );
+            report(Rule::RedundantTargetPlatform, message);
+        }
+        // Stages made for one platform say so in their name.
+        let is_named = stage.name.as_ref().is_some_and(|name| {
+            name.text.contains(&platform.os) || name.text.contains(&platform.architecture)
+        });
+        if names.is_empty() && !is_named {
+            let message = format!("FROM --platform flag should not use constant value {text:?}");
+            report(Rule::FromPlatformFlagConstDisallowed, message);
         }
     }
 }

@@ -42,6 +42,9 @@ impl Reach {
             missing: Vec::new(),
         };
         let mut todo = vec![plan.target];
+        if plan.options.all_stages {
+            todo.splice(0..0, 0..count);
+        }
         while let Some(index) = todo.pop() {
             if std::mem::replace(&mut reach.needed[index], true) {
                 continue;
@@ -128,7 +131,7 @@ impl Reach {
                     )?;
                 match source {
                     Source::Stage(other) => {
-                        check_order(plan, index, other, word, is_copy)
+                        check_order(plan, index, other, word, is_copy, instruction)
                             .map_err(|error| error.at(span))?;
                         stages.push(other);
                     }
@@ -200,25 +203,8 @@ pub(super) fn find_source(
     platform: &Platform,
 ) -> Result<Source, LowerError> {
     let name = word.text.as_str();
-    if is_copy {
-        let expanded = expand_word(name, plan.file.escape(), |_| None)
-            .map_err(|error| expansion_error(word, error))?;
-        if expanded.text != name {
-            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-            return Err(LowerError::new(LowerErrorKind::Stage, message).at(word.span));
-        }
-        if let Ok(number) = name.parse::<i64>() {
-            let index = usize::try_from(number)
-                .ok()
-                .filter(|index| *index < plan.stages.len());
-            return index.map(Source::Stage).ok_or_else(|| {
-                LowerError::new(
-                    LowerErrorKind::Stage,
-                    format!("invalid stage index {number}"),
-                )
-                .at(word.span)
-            });
-        }
+    if is_copy && let Some(index) = stage_number(plan, word)? {
+        return Ok(Source::Stage(index));
     }
     if let Some(index) = plan.stage_named(name) {
         return Ok(Source::Stage(index));
@@ -229,6 +215,27 @@ pub(super) fn find_source(
     Ok(Source::Other(origin))
 }
 
+/// The stage that `COPY --from` names by its number, if it is a number.
+fn stage_number(plan: &Plan<'_>, word: &Word) -> Result<Option<usize>, LowerError> {
+    let name = word.text.as_str();
+    let expanded = expand_word(name, plan.file.escape(), |_| None)
+        .map_err(|error| expansion_error(word, error))?;
+    if expanded.text != name {
+        let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+        return Err(LowerError::new(LowerErrorKind::Stage, message).at(word.span));
+    }
+    let Ok(number) = name.parse::<i64>() else {
+        return Ok(None);
+    };
+    let index = usize::try_from(number)
+        .ok()
+        .filter(|index| *index < plan.stages.len());
+    index.map(Some).ok_or_else(|| {
+        let message = format!("invalid stage index {number}");
+        LowerError::new(LowerErrorKind::Stage, message).at(word.span)
+    })
+}
+
 /// Stages are lowered in their order, so a source must stand above its user.
 fn check_order(
     plan: &Plan<'_>,
@@ -236,6 +243,7 @@ fn check_order(
     source: usize,
     word: &Word,
     is_copy: bool,
+    instruction: &Instruction,
 ) -> Result<(), LowerError> {
     if source < user {
         return Ok(());
@@ -251,12 +259,23 @@ fn check_order(
         )
     } else {
         format!(
-            "cannot mount from stage {:?}, it needs to be defined before current stage {:?}",
+            "cannot mount from stage {:?} to {:?}, stage needs to be defined before current command",
             word.text,
-            plan.label(user)
+            mount_target(instruction, word)
         )
     };
     Err(LowerError::new(LowerErrorKind::Stage, message))
+}
+
+/// The target of the mount that has this `from`, as written.
+fn mount_target<'i>(instruction: &'i Instruction, from: &Word) -> &'i str {
+    let InstructionKind::Run(run) = &instruction.kind else {
+        return "";
+    };
+    let mut mounts = run.mounts.iter();
+    mounts
+        .find(|mount| mount.from.as_ref() == Some(from))
+        .map_or("", |mount| mount.written_target())
 }
 
 fn circular(plan: &Plan<'_>, index: usize) -> LowerError {
@@ -267,7 +286,7 @@ fn circular(plan: &Plan<'_>, index: usize) -> LowerError {
     LowerError::new(LowerErrorKind::Stage, message)
 }
 
-/// Refuses circles of `--from` and `from=`, also among stages that are not needed.
+/// Refuses circles of `--from` and `from=`, and `--from` that can be nothing, also among stages that are not needed.
 fn check_cycles(plan: &Plan<'_>) -> Result<(), LowerError> {
     let count = plan.stages.len();
     let mut uses: Vec<Vec<(usize, Span)>> = Vec::with_capacity(count);
@@ -276,13 +295,12 @@ fn check_cycles(plan: &Plan<'_>) -> Result<(), LowerError> {
         for instruction in &planned.stage.instructions {
             for (word, is_copy) in sources(instruction) {
                 let number = if is_copy {
-                    word.text.parse::<usize>().ok()
+                    let label = plan.label(uses.len());
+                    stage_number(plan, word).map_err(|error| error.in_stage(&label))?
                 } else {
                     None
                 };
-                let index = number
-                    .filter(|index| *index < count)
-                    .or_else(|| plan.stage_named(&word.text));
+                let index = number.or_else(|| plan.stage_named(&word.text));
                 edges.extend(index.map(|index| (index, word.span)));
             }
         }

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
-use firebuild_dockerfile::{NetworkMode as Network, Run, Script, SecurityMode as Security};
+use firebuild_dockerfile::{
+    Mount, NetworkMode as Network, Run, Script, SecurityMode as Security, expand_shown,
+};
+use firebuild_oci::Platform;
 
+use super::config::DEFAULT_SHELL;
 use super::stage::Stepper;
 use super::text::heredoc_summary;
 use super::{DEFAULT_HOSTNAME, LowerError, LowerErrorKind};
@@ -27,6 +31,7 @@ impl Stepper<'_, '_> {
             let message = format!("RUN --device={} is not supported", device.name);
             return Err(LowerError::new(LowerErrorKind::Value, message).at(device.span));
         }
+        self.check_executable()?;
         let mut shown = self.shown();
         let mut files = Vec::new();
         let argv = match run.script() {
@@ -73,11 +78,83 @@ impl Stepper<'_, '_> {
             mounts,
             files,
         };
+        let shown = self.shown_run(&shown, run);
         let name = self.named(&shown);
         self.vertex = self.push(Op::Exec(op), inputs, name);
         let text = format!("RUN {}{} # buildkit", self.args_prefix(), argv.join(" "));
         self.commit(text, true);
         Ok(())
+    }
+
+    /// The text of a RUN with the variables that the build knows; those that hold secrets show as stars.
+    fn shown_run(&self, text: &str, run: &Run) -> String {
+        let secrets: Vec<&str> = run
+            .mounts
+            .iter()
+            .filter_map(Mount::secret_variable)
+            .collect();
+        expand_shown(text, self.plan.file.escape(), |name| {
+            if secrets.contains(&name) {
+                Some("****")
+            } else {
+                self.env.get(name)
+            }
+        })
+        .unwrap_or_else(|_| text.to_owned())
+    }
+
+    /// RUN executes programs of the image on this machine, so the machine must know their platform.
+    fn check_executable(&self) -> Result<(), LowerError> {
+        let Some(executable) = &self.plan.options.executable else {
+            return Ok(());
+        };
+        let wanted = self.platform.normalised();
+        let same =
+            |known: &Platform| known.os == wanted.os && known.architecture == wanted.architecture;
+        if executable.iter().any(same) {
+            return Ok(());
+        }
+        let build = &self.plan.options.build_platform;
+        let message = format!(
+            "cannot execute RUN for {wanted} on {build}: programs of the image would not start here"
+        );
+        let hint = format!(
+            "register an emulator for {} with binfmt_misc (Debian: qemu-user-static), or give the stage --platform=$BUILDPLATFORM",
+            wanted.architecture
+        );
+        Err(self
+            .wrong(LowerErrorKind::Platform, message)
+            .with_hint(hint))
+    }
+
+    /// Commands of the caller: shell commands as root in `/`, recorded like RUN.
+    pub(super) fn extra_commands(&mut self, is_target: bool, commands: &[String]) {
+        for command in commands.iter().filter(|_| is_target) {
+            let argv = DEFAULT_SHELL
+                .iter()
+                .copied()
+                .chain([command.as_str()])
+                .map(str::to_owned);
+            let argv: Vec<String> = argv.collect();
+            let hostname = self.plan.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+            let op = ExecOp {
+                argv: argv.clone(),
+                env: self.env.to_vec(),
+                proxy_env: self.proxy_env(),
+                cwd: "/".to_owned(),
+                hostname: hostname.map_or(DEFAULT_HOSTNAME, String::as_str).to_owned(),
+                user: String::new(),
+                network: NetworkMode::Default,
+                security: SecurityMode::Sandbox,
+                mounts: Vec::new(),
+                files: Vec::new(),
+            };
+            let name = self.named(&format!("RUN {command}"));
+            let below = self.vertex;
+            self.vertex = self.push(Op::Exec(op), vec![below], name);
+            let text = format!("RUN {}{} # buildkit", self.args_prefix(), argv.join(" "));
+            self.commit(text, true);
+        }
     }
 
     /// `|2 a=1 b=2 `, when the stage has arguments: their values as steps see them now.

@@ -49,6 +49,8 @@ pub(super) struct Stepper<'a, 'p> {
     pub(super) workdir_set: bool,
     /// Whether CMD stood in this very stage.
     pub(super) cmd_set: bool,
+    /// The last CMD, ENTRYPOINT and HEALTHCHECK of this very stage.
+    used: [Option<Now<'a>>; 3],
     progress: Progress,
     /// The instruction at work.
     pub(super) now: Now<'a>,
@@ -62,6 +64,8 @@ pub(super) struct Now<'a> {
     comments: &'a [Comment],
     is_trigger: bool,
     text: &'a str,
+    /// The keyword as written.
+    pub(super) keyword: &'a str,
 }
 
 /// Numbers the steps of a stage for people.
@@ -81,6 +85,7 @@ pub(super) fn lower_stage(
     output: &mut Output,
 ) -> Result<Done, LowerError> {
     let stage = plan.stages[index].stage;
+    let is_target = index == plan.target;
     let triggers = reach.triggers(index);
     let label = if plan.stages.len() == 1 {
         String::new()
@@ -101,6 +106,7 @@ pub(super) fn lower_stage(
         platform: plan.platform.clone(),
         workdir_set: false,
         cmd_set: false,
+        used: [None; 3],
         progress: Progress {
             label,
             total: 0,
@@ -111,18 +117,21 @@ pub(super) fn lower_stage(
             comments: &stage.comments,
             is_trigger: false,
             text: &stage.text,
+            keyword: &stage.keyword.text,
         },
     };
     stepper.progress.total = stepper.count_steps(triggers);
     stepper.start().map_err(place)?;
     if !matches!(plan.stages[index].base, Base::Replaced(_)) {
         stepper.prepare().map_err(place)?;
+        stepper.extra_commands(is_target, &plan.options.before);
         for instruction in triggers {
             let now = Now {
                 span: stage.from_span,
                 comments: &instruction.comments,
                 is_trigger: true,
                 text: &instruction.text,
+                keyword: &instruction.keyword.text,
             };
             // What a trigger says stands in no line of this file.
             stepper
@@ -135,11 +144,13 @@ pub(super) fn lower_stage(
                 comments: &instruction.comments,
                 is_trigger: false,
                 text: &instruction.text,
+                keyword: &instruction.keyword.text,
             };
             stepper
                 .step(instruction, now)
                 .map_err(|error| place(error.at(instruction.span)))?;
         }
+        stepper.extra_commands(is_target, &plan.options.after);
     }
     Ok(Done {
         vertex: stepper.vertex,
@@ -168,7 +179,12 @@ impl<'a> Stepper<'a, '_> {
                     | InstructionKind::Workdir(_)
             )
         });
-        base + own.count() + triggers.len()
+        let extra = if self.index == self.plan.target {
+            self.plan.options.before.len() + self.plan.options.after.len()
+        } else {
+            0
+        };
+        base + own.count() + triggers.len() + extra
     }
 
     /// Takes over what the stage starts from.
@@ -370,6 +386,26 @@ impl<'a> Stepper<'a, '_> {
                 Rule::UndefinedVar,
                 format!("Usage of undefined variable '${name}'{hint}"),
             );
+        }
+    }
+
+    /// Warns at the one before when an instruction of which only the last counts stands in a stage again.
+    pub(super) fn used_once(&mut self, slot: usize) {
+        let now = self.now;
+        let Some(earlier) = self.used[slot].replace(now) else {
+            return;
+        };
+        let message = format!(
+            "Multiple {} instructions should not be used in the same stage because only the last one will be used",
+            now.keyword
+        );
+        if self
+            .checks
+            .wants(Rule::MultipleInstructionsDisallowed, now.comments)
+        {
+            let rule = Rule::MultipleInstructionsDisallowed;
+            let warning = Warning::new(rule, earlier.span, message);
+            self.output.warnings.push(warning);
         }
     }
 

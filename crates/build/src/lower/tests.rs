@@ -442,3 +442,121 @@ fn limits() {
     }
     assert_eq!(execs(&build(&text)).len(), 999);
 }
+
+#[test]
+fn commands_of_the_caller_stand_around_the_target_stage() {
+    let text = "FROM x AS a\nRUN one\nFROM a\nARG V=1\nUSER me\nWORKDIR /w\nRUN two";
+    let options = Options {
+        before: vec!["pre $V".to_owned()],
+        after: vec!["post".to_owned(), "last".to_owned()],
+        ..options(&[])
+    };
+    let lowered = build_with(text, &options, |_, _| {}).unwrap();
+    let steps: Vec<(&str, &str, &str)> = lowered
+        .graph
+        .vertices
+        .iter()
+        .filter_map(|vertex| match &vertex.op {
+            Op::Exec(op) => Some((op.argv[2].as_str(), op.user.as_str(), op.cwd.as_str())),
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        ("one", "", "/"),
+        ("pre $V", "", "/"),
+        ("two", "me", "/w"),
+        ("post", "", "/"),
+        ("last", "", "/"),
+    ];
+    assert_eq!(steps, expected);
+    let names: Vec<&str> = lowered
+        .graph
+        .vertices
+        .iter()
+        .map(|v| v.name.as_str())
+        .collect();
+    assert!(names.contains(&"[stage-1 1/5] RUN pre $V"), "{names:?}");
+    assert!(names.contains(&"[stage-1 5/5] RUN last"), "{names:?}");
+    let history: Vec<&str> = lowered
+        .config
+        .history
+        .iter()
+        .filter_map(|entry| entry.created_by.as_deref())
+        .collect();
+    assert_eq!(
+        history.last(),
+        Some(&"RUN |1 V=1 /bin/sh -c last # buildkit")
+    );
+}
+
+#[test]
+fn run_of_a_platform_that_cannot_be_executed() {
+    let refused = Options {
+        executable: Some(vec![Platform::linux("amd64")]),
+        platform: Some(Platform::linux("arm64")),
+        ..options(&[])
+    };
+    let error = |text: &str| build_with(text, &refused, |_, _| {}).unwrap_err();
+    let found = error("FROM x\nCOPY a /\nRUN y");
+    assert_eq!(found.kind(), LowerErrorKind::Platform);
+    assert!(found.to_string().contains("linux/arm64"), "{found}");
+    assert!(found.hint().unwrap().contains("binfmt_misc"));
+    for text in [
+        "FROM x\nCOPY a /",
+        "FROM --platform=$BUILDPLATFORM x AS b\nRUN y\nFROM x\nCOPY --from=b a /",
+    ] {
+        assert!(build_with(text, &refused, |_, _| {}).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn findings_that_need_the_instructions() {
+    for (text, expected) in [
+        (
+            "FROM x\nCMD [\"a\"]\ncmd [\"b\"]",
+            "Multiple cmd instructions should not be used in the same stage because only the last one will be used",
+        ),
+        (
+            "FROM x\nlabel k v",
+            "\"label key=value\" should be used instead of legacy \"label key value\" format",
+        ),
+        (
+            "FROM --platform=${TARGETPLATFORM} x",
+            "Setting platform to predefined ${TARGETPLATFORM} in FROM is redundant as this is the default behavior",
+        ),
+        (
+            "FROM --platform=linux/s390x x",
+            "FROM --platform flag should not use constant value \"linux/s390x\"",
+        ),
+        (
+            "FROM x\nARG token",
+            "Do not use ARG or ENV instructions for sensitive data (ARG \"token\")",
+        ),
+    ] {
+        let found = build(text).warnings;
+        let found: Vec<&str> = found.iter().map(|w| w.message.as_str()).collect();
+        assert!(found.contains(&expected), "{text}: {found:?}");
+    }
+    for text in [
+        "ARG token\nFROM x",
+        "FROM --platform=linux/s390x x AS for-s390x",
+        "# check=skip=FromPlatformFlagConstDisallowed\nFROM --platform=linux/s390x x",
+        "FROM x AS a\nCMD [\"a\"]\nFROM a\nCMD [\"b\"]",
+        "FROM --platform=$BUILDPLATFORM x",
+    ] {
+        assert_eq!(build(text).warnings, [], "{text}");
+    }
+}
+
+#[test]
+fn names_of_steps_show_what_the_build_knows() {
+    let text = "FROM x\nENV A=1\nRUN --mount=type=secret,id=t,env=T echo \"$A\" '$A' $T ${B} $HOME";
+    let lowered = build(text);
+    assert_eq!(
+        lowered.graph.vertex(lowered.graph.target).name,
+        "[2/2] RUN --mount=type=secret,id=t,env=T echo \"1\" '$A' **** ${B} $HOME"
+    );
+    let outline = lowered.outline;
+    assert_eq!(outline.secrets[0].id, "t");
+    assert!(outline.args.is_empty());
+}

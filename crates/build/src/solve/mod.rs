@@ -203,6 +203,8 @@ pub fn solve(
         sink(Event::Planned {
             id: *id,
             name: graph.vertex(*id).name.clone(),
+            stage: graph.vertex(*id).stage.clone(),
+            inputs: graph.vertex(*id).inputs.clone(),
         });
     }
     let inputs: Vec<Vec<usize>> = graph

@@ -37,22 +37,23 @@ const SECRET_WORDS: [&str; 10] = [
 ];
 const PUBLIC_WORDS: [&str; 3] = ["public", "file", "version"];
 
-/// Runs the checks that need the text alone; the findings come in order of position.
-///
-/// `in_use` says whether a stage (by index) is part of the build: most checks of instructions look at those only.
-pub fn lint(
-    file: &Dockerfile,
-    options: &CheckOptions,
-    in_use: impl Fn(usize) -> bool,
-) -> Vec<Warning> {
+/// Whether a name looks as if it stood for a secret: one of its words, split at `_`, says so, and none takes it back.
+pub fn looks_secret(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
+    has(&SECRET_WORDS) && !has(&PUBLIC_WORDS)
+}
+
+/// Runs the checks that need the text alone, on all stages; the findings come in order of position.
+pub fn lint(file: &Dockerfile, options: &CheckOptions) -> Vec<Warning> {
     let mut linter = Linter {
         options,
         warnings: Vec::new(),
     };
-    for &span in &file.empty_continuations {
+    for empty in &file.empty_continuations {
         linter.report(
             Rule::NoEmptyContinuation,
-            span,
+            empty.last,
             &[],
             "Empty continuation line",
         );
@@ -64,9 +65,6 @@ pub fn lint(
     for (index, stage) in file.stages.iter().enumerate() {
         linter.stage(file, index);
         linter.syntax(stage);
-        if in_use(index) {
-            linter.instructions(stage);
-        }
     }
     linter.warnings.sort_by_key(|warning| warning.span.start);
     linter.warnings
@@ -177,7 +175,6 @@ impl Linter<'_> {
             }
         }
         self.undefined_from_arguments(file, stage);
-        self.platform(stage);
     }
 
     fn undefined_from_arguments(&mut self, file: &Dockerfile, stage: &Stage) {
@@ -213,46 +210,7 @@ impl Linter<'_> {
         }
     }
 
-    fn platform(&mut self, stage: &Stage) {
-        let Some(platform) = &stage.platform else {
-            return;
-        };
-        let text = platform.text.as_str();
-        if matches!(text, "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
-            self.report(
-                Rule::RedundantTargetPlatform,
-                platform.span,
-                &[],
-                "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior",
-            );
-        }
-        if text.is_empty() || text.contains('$') {
-            return;
-        }
-        let mut parts = text.split('/');
-        let os = parts.next().unwrap_or_default().to_lowercase();
-        let arch = match parts.next().unwrap_or_default().to_lowercase() {
-            arch if arch == "x86_64" || arch == "x86-64" => "amd64".to_owned(),
-            arch if arch == "aarch64" => "arm64".to_owned(),
-            arch => arch,
-        };
-        // Stages made for one platform say so in their name.
-        let named = stage.name.as_ref().is_some_and(|name| {
-            [os, arch]
-                .iter()
-                .any(|part| !part.is_empty() && name.text.contains(part.as_str()))
-        });
-        if !named {
-            self.report(
-                Rule::FromPlatformFlagConstDisallowed,
-                platform.span,
-                &[],
-                format!("FROM --platform flag should not use constant value {text:?}"),
-            );
-        }
-    }
-
-    /// Checks of a stage whether it is in use or not.
+    /// Checks of the instructions of a stage.
     fn syntax(&mut self, stage: &Stage) {
         for instruction in &stage.instructions {
             if matches!(instruction.kind, InstructionKind::Maintainer(_)) {
@@ -274,9 +232,6 @@ impl Linter<'_> {
         };
         let names: Vec<&str> = args.iter().map(|arg| arg.name.text.as_str()).collect();
         self.description("ARG", &names, instruction.span, &instruction.comments);
-        for arg in args {
-            self.secret("ARG", &arg.name.text, arg.name.span, &instruction.comments);
-        }
     }
 
     fn description(&mut self, what: &str, names: &[&str], span: Span, comments: &[Comment]) {
@@ -295,68 +250,6 @@ impl Linter<'_> {
             comments,
             format!("Comment for {what} should follow the format: `# {example} <description>`"),
         );
-    }
-
-    fn secret(&mut self, what: &str, name: &str, span: Span, comments: &[Comment]) {
-        let lower = name.to_lowercase();
-        let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
-        if has(&SECRET_WORDS) && !has(&PUBLIC_WORDS) {
-            self.report(
-                Rule::SecretsUsedInArgOrEnv,
-                span,
-                comments,
-                format!("Do not use ARG or ENV instructions for sensitive data ({what} {name:?})"),
-            );
-        }
-    }
-
-    /// Checks of a stage in use.
-    fn instructions(&mut self, stage: &Stage) {
-        // The place of the last CMD, ENTRYPOINT, HEALTHCHECK.
-        let mut last: [Option<&Instruction>; 3] = [None; 3];
-        for instruction in &stage.instructions {
-            let slot = match &instruction.kind {
-                InstructionKind::Cmd(_) => 0,
-                InstructionKind::Entrypoint(_) => 1,
-                InstructionKind::Healthcheck(_) => 2,
-                InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => {
-                    let name = instruction.kind.name();
-                    if pairs.iter().any(|pair| pair.legacy) {
-                        self.report(
-                            Rule::LegacyKeyValueFormat,
-                            instruction.span,
-                            &instruction.comments,
-                            format!(
-                                "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format"
-                            ),
-                        );
-                    }
-                    if name == "ENV" {
-                        for pair in pairs {
-                            self.secret(
-                                "ENV",
-                                &pair.name.text,
-                                pair.name.span,
-                                &instruction.comments,
-                            );
-                        }
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            if let Some(earlier) = last[slot].replace(instruction) {
-                let name = instruction.kind.name();
-                self.report(
-                    Rule::MultipleInstructionsDisallowed,
-                    earlier.span,
-                    &earlier.comments,
-                    format!(
-                        "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
-                    ),
-                );
-            }
-        }
     }
 }
 

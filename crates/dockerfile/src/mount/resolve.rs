@@ -195,13 +195,11 @@ fn combination(mount: &ResolvedMount) -> Result<(), MountError> {
         }
         if mount.source.is_empty() && mount.target.is_empty() && mount.id.is_empty() {
             return Err(MountError::new(
-                "invalid secret mount: one of id, source, target required",
+                "invalid secret mount. one of source, target required",
             ));
         }
         if !mount.source.is_empty() && !mount.id.is_empty() {
-            return Err(MountError::new(
-                "invalid secret mount: both source and id can't be set",
-            ));
+            return Err(MountError::new("both source and id can't be set"));
         }
     }
     if mount.sharing.is_some() && mount.kind != MountType::Cache {

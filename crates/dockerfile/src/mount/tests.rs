@@ -99,11 +99,11 @@ fn errors() {
         ("sharing=locked", "invalid cache sharing set for bind mount"),
         (
             "type=secret",
-            "invalid secret mount: one of id, source, target required",
+            "invalid secret mount. one of source, target required",
         ),
         (
             "type=secret,id=a,source=b",
-            "invalid secret mount: both source and id can't be set",
+            "both source and id can't be set",
         ),
         (
             "type=secret,id=a,from=b",

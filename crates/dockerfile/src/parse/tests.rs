@@ -316,7 +316,7 @@ fn from_forms() {
         ),
         (
             "FROM --platfrm=x a",
-            "unknown flag: --platfrm (did you mean --platform?)",
+            "unknown flag: --platfrm (did you mean platform?)",
         ),
     ] {
         assert_eq!(first_error(source), message, "{source:?}");
@@ -428,7 +428,7 @@ fn copy_and_add() {
         ),
         (
             "COPY --frob a b",
-            "unknown flag: --frob (did you mean --from?)",
+            "unknown flag: --frob (did you mean from?)",
         ),
         ("COPY --from a b", "missing a value on flag: --from"),
         (
@@ -469,10 +469,7 @@ fn run_flags() {
             "RUN --mount=from=$A,target=/x y",
             "'from' doesn't support variable expansion, define alias stage instead",
         ),
-        (
-            "RUN --mnt=x y",
-            "unknown flag: --mnt (did you mean --mount?)",
-        ),
+        ("RUN --mnt=x y", "unknown flag: --mnt (did you mean mount?)"),
     ] {
         assert_eq!(body_error(source), message, "{source:?}");
     }

@@ -6,7 +6,7 @@ use firebuild_build::export::{self, ImageRecord};
 use firebuild_build::resolve::{ImageRequest, ResolvedImage};
 use firebuild_build::transfer;
 use firebuild_oci::registry::{self, Registry};
-use firebuild_oci::{Platform, Reference};
+use firebuild_oci::{ImageConfig, Platform, Reference};
 use firebuild_store::Store;
 
 use super::{BuildError, BuildErrorKind};
@@ -28,7 +28,15 @@ pub(super) fn image(
         )
     })?;
     let image = match stored(store, &reference)? {
-        Some(image) if !pull => image,
+        Some(image) if !pull && fits(&image.config, &request.platform) => image,
+        Some(other) if !pull => {
+            // An image of another platform is better than none; the checks will say what it is.
+            let found = fetch(store, &reference, &request.platform, sink, cancel);
+            match found {
+                Err(error) if error.kind() == BuildErrorKind::Image => other,
+                found => found?,
+            }
+        }
         _ => fetch(store, &reference, &request.platform, sink, cancel)?,
     };
     Ok(ResolvedImage {
@@ -41,6 +49,54 @@ pub(super) fn image(
             .map(|layer| layer.diff_id)
             .collect(),
         config: image.config,
+    })
+}
+
+/// Whether an image is of a platform, as far as it matters to its programs.
+fn fits(config: &ImageConfig, platform: &str) -> bool {
+    let Ok(wanted) = platform.parse::<Platform>() else {
+        return true;
+    };
+    let (wanted, offered) = (wanted.normalised(), config.platform.normalised());
+    (wanted.os, wanted.architecture) == (offered.os, offered.architecture)
+}
+
+/// The image of a request without its layers: what checks need to know of it.
+pub(super) fn config(store: &Store, request: &ImageRequest) -> Result<ResolvedImage, BuildError> {
+    let name = &request.reference;
+    let wrong = |error| {
+        let message = format!("invalid image reference {name:?}");
+        BuildError::caused(BuildErrorKind::Dockerfile, message, error)
+    };
+    let reference: Reference = name.parse().map_err(wrong)?;
+    if let Some(image) = stored(store, &reference)? {
+        return Ok(ResolvedImage {
+            reference: reference.with_digest(image.source.unwrap_or(image.manifest)),
+            manifest: image.manifest,
+            layers: image
+                .chain
+                .layers()
+                .iter()
+                .map(|layer| layer.diff_id)
+                .collect(),
+            config: image.config,
+        });
+    }
+    let platform: Platform = request.platform.parse().map_err(|error| {
+        let message = format!("invalid platform {:?}", request.platform);
+        BuildError::caused(BuildErrorKind::Usage, message, error)
+    })?;
+    let registry = Registry::new(registry::Options::default());
+    let found = registry.resolve(&reference, &platform).map_err(|error| {
+        let message = format!("cannot get image {}", reference.familiar());
+        let hint = bootstrap_hint(&reference);
+        BuildError::caused(BuildErrorKind::Image, message, error).hints(hint)
+    })?;
+    Ok(ResolvedImage {
+        reference: found.reference,
+        manifest: found.manifest_digest,
+        layers: found.config.rootfs.diff_ids.clone(),
+        config: found.config,
     })
 }
 

@@ -4,8 +4,10 @@
 //!  find Dockerfile, context, ignore file ▸ parse ▸ (lower ▸ look images up)… ▸ solve ▸ disk ▸ outputs ▸ publish
 //! ```
 
+mod check;
 mod error;
 pub(crate) mod lookup;
+mod platform;
 mod request;
 mod sources;
 
@@ -25,12 +27,14 @@ use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
 use firebuild_build::sandbox::Sandbox;
 use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
-use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
+use firebuild_oci::{Digest, ImageConfig, Reference};
 use firebuild_store::Store;
 
+pub use check::{CheckReport, Target, check, outline, targets};
 pub use error::{BuildError, BuildErrorKind, Place};
-pub use firebuild_build::event::{Event as BuildEvent, Stream};
+pub use firebuild_build::event::{Event as BuildEvent, Stream, Warned};
 pub use firebuild_build::export::{Output, OutputError};
+pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
 pub use request::Request;
@@ -51,19 +55,6 @@ pub struct BuildReport {
     pub disk: Option<PathBuf>,
     /// How many steps were computed and not found.
     pub executed: usize,
-    /// What the checks found.
-    pub warnings: Vec<Warned>,
-}
-
-/// A warning with its place.
-#[derive(Debug)]
-pub struct Warned {
-    /// BuildKit's name of the check.
-    pub rule: String,
-    /// What was found.
-    pub message: String,
-    /// Where.
-    pub place: Option<Place>,
 }
 
 /// The text of the Dockerfile, for places in it.
@@ -156,15 +147,6 @@ pub fn build(
         tags: request.tags.clone(),
         disk,
         executed: solved.executed,
-        warnings: lowered
-            .warnings
-            .iter()
-            .map(|warning| Warned {
-                rule: warning.rule.to_string(),
-                message: warning.message.clone(),
-                place: source.place(Some(warning.span)),
-            })
-            .collect(),
     })
 }
 
@@ -186,16 +168,8 @@ pub fn print_graph(paths: &Paths, request: &Request) -> Result<String, BuildErro
 /// When the Dockerfile cannot be read or is wrong.
 pub fn base_of(request: &Request) -> Result<Option<Reference>, BuildError> {
     let sources = sources::find(request)?;
-    let (text, parsed) = Dockerfile::parse_bytes(&sources.dockerfile);
-    let source = Source {
-        name: sources.name,
-        text,
-    };
-    let file = parsed.map_err(|errors| {
-        let first = errors.first();
-        BuildError::new(BuildErrorKind::Dockerfile, first.to_string())
-            .at(source.place(Some(first.span())))
-    })?;
+    let (_, parsed) = parse(sources.name, &sources.dockerfile);
+    let file = parsed?;
     let base = file
         .stages
         .last()
@@ -205,6 +179,26 @@ pub fn base_of(request: &Request) -> Result<Option<Reference>, BuildError> {
         return Ok(None);
     }
     Ok(base.parse().ok())
+}
+
+/// The text of a Dockerfile and what it says.
+fn parse(name: String, bytes: &[u8]) -> (Source, Result<Dockerfile, BuildError>) {
+    let (text, parsed) = Dockerfile::parse_bytes(bytes);
+    let source = Source { name, text };
+    let parsed = parsed.map_err(|errors| {
+        let first = errors.first();
+        let more = errors.all().len() - 1;
+        let more = (more > 0).then(|| {
+            format!(
+                "the Dockerfile has {more} more error{}",
+                if more == 1 { "" } else { "s" }
+            )
+        });
+        BuildError::new(BuildErrorKind::Dockerfile, first.to_string())
+            .at(source.place(Some(first.span())))
+            .hints(more)
+    });
+    (source, parsed)
 }
 
 fn open(paths: &Paths) -> Result<Store, BuildError> {
@@ -226,27 +220,13 @@ fn prepare(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<Prepared, BuildError> {
-    check_platform(&request.platform)?;
     let Sources {
         name,
         dockerfile,
         context,
     } = sources::find(request)?;
-    let (text, parsed) = Dockerfile::parse_bytes(&dockerfile);
-    let source = Source { name, text };
-    let file = parsed.map_err(|errors| {
-        let first = errors.first();
-        let more = errors.all().len() - 1;
-        let more = (more > 0).then(|| {
-            format!(
-                "the Dockerfile has {more} more error{}",
-                if more == 1 { "" } else { "s" }
-            )
-        });
-        BuildError::new(BuildErrorKind::Dockerfile, first.to_string())
-            .at(source.place(Some(first.span())))
-            .hints(more)
-    })?;
+    let (source, parsed) = parse(name, &dockerfile);
+    let file = parsed?;
     let ignore = context
         .ignore
         .as_ref()
@@ -263,11 +243,16 @@ fn prepare(
         labels: request.labels.clone(),
         contexts: named,
         ignore,
+        all_stages: request.only_check && request.all_stages && request.target.is_none(),
+        executable: (!request.only_check).then(platform::executable),
+        before: request.pre_build_commands.clone(),
+        after: request.post_build_commands.clone(),
         ..lower::Options::default()
     };
     let mut resolved = Resolved::default();
     for _ in 0..MAX_ROUNDS {
         let outcome = lower::lower(&file, &resolved, &options).map_err(|error| {
+            check::report_before(sink, &source, &file, &error);
             let (place, hint) = (source.place(error.span()), error.hint().map(str::to_owned));
             let message = error.to_string();
             BuildError::caused(BuildErrorKind::Dockerfile, message, error)
@@ -276,6 +261,7 @@ fn prepare(
         })?;
         match outcome {
             Outcome::Lowered(lowered) => {
+                check::report(sink, &source, &file, &lowered.warnings);
                 for name in &lowered.unused_args {
                     sink(Event::Notice {
                         message: format!(
@@ -291,8 +277,15 @@ fn prepare(
             }
             Outcome::Needs(requests) => {
                 for (image, span) in requests {
-                    let found = lookup::image(store, &image, request.pull, sink, cancel)
-                        .map_err(|error| error.at(source.place(Some(span))))?;
+                    let found = if request.only_check {
+                        lookup::config(store, &image)
+                    } else {
+                        lookup::image(store, &image, request.pull, sink, cancel)
+                    };
+                    let found = found.map_err(|error| {
+                        let near = check::near_stage(&file, &source, span);
+                        error.at(source.place(Some(span))).hints(near)
+                    })?;
                     resolved.images.insert(image, found);
                 }
             }
@@ -302,20 +295,6 @@ fn prepare(
         BuildErrorKind::Dockerfile,
         format!(
             "ONBUILD triggers ask for more images after {MAX_ROUNDS} rounds; they may go in circles"
-        ),
-    ))
-}
-
-/// RUN executes programs of the image on this machine, so the machine must be of its kind.
-fn check_platform(platform: &Platform) -> Result<(), BuildError> {
-    let host = Platform::host();
-    if platform.os == host.os && platform.architecture == host.architecture {
-        return Ok(());
-    }
-    Err(BuildError::new(
-        BuildErrorKind::Usage,
-        format!(
-            "cannot build for {platform} on {host}: programs of the image could not be executed here"
         ),
     ))
 }

@@ -40,6 +40,14 @@ pub struct Request {
     pub platform: Platform,
     /// Labels that are added last.
     pub labels: BTreeMap<String, String>,
+    /// Shell commands before the first instruction of the target stage: as root, in `/`, recorded like RUN.
+    pub pre_build_commands: Vec<String>,
+    /// The same behind its last instruction.
+    pub post_build_commands: Vec<String>,
+    /// Nothing is built: images need no layers, and RUN no emulator.
+    pub(super) only_check: bool,
+    /// Without a target all stages are checked.
+    pub(super) all_stages: bool,
 }
 
 impl Request {
@@ -62,6 +70,10 @@ impl Request {
             pull: false,
             platform: Platform::host(),
             labels: BTreeMap::new(),
+            pre_build_commands: Vec::new(),
+            post_build_commands: Vec::new(),
+            only_check: false,
+            all_stages: true,
         }
     }
 }
