@@ -32,6 +32,7 @@ pub mod history;
 pub mod key;
 pub mod lower;
 pub mod remote;
+pub mod remote_cache;
 pub mod resolve;
 pub mod sandbox;
 pub mod solve;

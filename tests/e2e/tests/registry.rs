@@ -262,3 +262,65 @@ fn a_blob_that_is_not_what_its_digest_says_is_refused() {
     let (_, done) = build_from(&registry.name("t/oci:1"));
     let _ = done.ok();
 }
+
+#[test]
+fn step_results_come_from_a_registry_and_from_an_image() {
+    const TEST: &str = "step_results_come_from_a_registry_and_from_an_image";
+    let home = Home::new();
+    let Some((registry, archive)) = start(TEST, &home) else {
+        return;
+    };
+    registry.push(&archive, "t/base:1", &[]);
+    let dockerfile = format!(
+        "FROM {0} AS mid\nRUN echo mid > /mid\nFROM {0}\nCOPY --from=mid /mid /mid\nRUN echo last > /last\n",
+        registry.name("t/base:1")
+    );
+    let context = home.context("steps", &[("Dockerfile", dockerfile.as_bytes())]);
+    let path = context.display().to_string();
+    let build = |home: &Home, more: &[&str]| -> (u64, String) {
+        let mut args = vec!["build", "--progress=json", "-t", "t/x:1"];
+        args.extend(more);
+        args.push(&path);
+        let done = home.fb(args).ok();
+        let value: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let config = value["config"].as_str().unwrap().to_owned();
+        (value["executed"].as_u64().unwrap(), config)
+    };
+    let cache = registry.name("t/cache:max");
+    let to = format!("type=registry,ref={cache},mode=max");
+    let made = build(&home, &["--cache-to", &to]);
+    assert_eq!(made.0, 3);
+    // The same again from nothing: no step is executed, by the long and by the short form.
+    for from in [format!("type=registry,ref={cache}"), cache.clone()] {
+        let fresh = Home::new();
+        assert_eq!(build(&fresh, &["--cache-from", &from]), (0, made.1.clone()));
+    }
+    // Any tool takes it for an artifact of the registry.
+    let mut inspect = Command::new("skopeo");
+    inspect
+        .args(["inspect", "--raw", "--tls-verify=false"])
+        .arg(format!("docker://{cache}"));
+    let manifest = run(&mut inspect, Duration::from_secs(60)).ok().out();
+    assert!(manifest.contains("application/vnd.firebuild.cache.v1+json"));
+
+    // An image that carries its own steps. Of the other stage it knows nothing.
+    let image = home.path().join("inline.tar");
+    let output = format!("type=oci,dest={}", image.display());
+    for flags in [
+        ["--cache-to", "type=inline"],
+        ["--build-arg", "BUILDKIT_INLINE_CACHE=1"],
+    ] {
+        let _ = build(&home, &[flags[0], flags[1], "--output", &output]);
+        registry.push(&image, "t/inline:1", &[]);
+        let fresh = Home::new();
+        let done = build(&fresh, &["--cache-from", &registry.name("t/inline:1")]);
+        // The same image as without the steps in it.
+        assert_eq!(done, (1, made.1.clone()));
+    }
+    let fresh = Home::new();
+    let from = registry.name("t/base:1");
+    let args = ["build", "--cache-from", &from, &path];
+    let plain = fresh.fb(args).ok();
+    let why = "it is an image without an inline cache";
+    assert!(plain.err().contains(why), "{}", plain.err());
+}

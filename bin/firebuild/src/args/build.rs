@@ -60,6 +60,15 @@ pub(crate) struct RootfsArgs {
     /// Execute every step again; with a value, those of the named stages
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "", value_name = "STAGES")]
     pub(crate) no_cache: Option<String>,
+    /// Execute the steps of these stages again
+    #[arg(long, value_name = "STAGES", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Take step results from there, too: REF, type=registry,ref=REF or type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_from: Vec<String>,
+    /// Give step results away: REF, type=registry,ref=REF, type=local,dest=DIR or type=inline; mode=max for all stages
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_to: Vec<String>,
     /// Look for newer base images even when the store has them
     #[arg(long)]
     pub(crate) pull: bool,

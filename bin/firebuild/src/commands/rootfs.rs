@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use firebuild_engine::build::{self, BuildReport, NoCache, Output, Request};
+use firebuild_engine::build::{self, BuildReport, CacheFrom, CacheTo, NoCache, Output, Request};
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::paths::Paths;
 use firebuild_engine::profile::Profile;
@@ -176,12 +176,19 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         .iter()
         .map(|text| ssh(text))
         .collect::<Result<_, _>>()?;
-    request.no_cache = match args.no_cache.as_deref() {
-        None => NoCache::Off,
-        Some("" | "true") => NoCache::All,
-        Some("false") => NoCache::Off,
-        Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
-    };
+    request.no_cache = no_cache(args);
+    request.cache_from = args
+        .cache_from
+        .iter()
+        .map(|text| CacheFrom::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new(error).code(2))?;
+    request.cache_to = args
+        .cache_to
+        .iter()
+        .map(|text| CacheTo::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new(error).code(2))?;
     request.pull = args.pull;
     if let Some(platform) = &args.platform {
         request.platform = platform.parse::<Platform>()?;
@@ -198,6 +205,21 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         output::note("note: without --tag or --output the result only stays in the cache");
     }
     Ok(request)
+}
+
+/// `--no-cache`, `--no-cache=STAGES` and `--no-cache-filter`.
+fn no_cache(args: &RootfsArgs) -> NoCache {
+    let mut stages = args.no_cache_filter.clone();
+    match args.no_cache.as_deref() {
+        Some("" | "true") => return NoCache::All,
+        None | Some("false") => {}
+        Some(more) => stages.extend(more.split(',').map(str::to_owned)),
+    }
+    if stages.is_empty() {
+        NoCache::Off
+    } else {
+        NoCache::Stages(stages)
+    }
 }
 
 /// Standard output takes one archive, and a terminal takes none.

@@ -116,7 +116,7 @@ fn rewritten(store: &Store, image: &Image<'_>, epoch: i64) -> Result<Arc<Chain>,
 }
 
 /// A layer in its compressed form: descriptor and file. What was compressed once is kept.
-fn compressed(
+pub(crate) fn compressed(
     store: &Store,
     diff_id: &Digest,
     compression: Compression,

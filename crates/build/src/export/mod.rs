@@ -11,7 +11,9 @@ mod write;
 pub use disk::{disk, disk_key};
 pub use image::{ImageRecord, image, publish};
 pub(crate) use image::{of_image, publish_bytes};
+pub(crate) use layout::compressed;
 pub use output::{Compression, Dest, Output, OutputError, OutputKind};
+pub(crate) use output::{csv, truth};
 pub use write::{Image, export};
 
 use std::error::Error;

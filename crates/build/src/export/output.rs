@@ -171,7 +171,7 @@ impl Output {
     }
 }
 
-fn truth(value: &str) -> Result<bool, String> {
+pub(crate) fn truth(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "t" => Ok(true),
         "false" | "0" | "f" => Ok(false),
@@ -180,7 +180,7 @@ fn truth(value: &str) -> Result<bool, String> {
 }
 
 /// The fields of one line of CSV; quotes stand around a whole field and are doubled inside.
-fn csv(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn csv(text: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let mut chars = text.chars().peekable();

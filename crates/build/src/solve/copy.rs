@@ -40,9 +40,13 @@ impl Solver<'_> {
         let by_definition = self.definition_key(copy, &below, given);
         if let Some(key) = &by_definition
             && !self.options.no_cache.applies(vertex)
-            && let Some(chain) = self.find(key, &below)
         {
-            return Ok((Value::Chain(chain), true));
+            if let Some(chain) = self.find(key, &below) {
+                return Ok((Value::Chain(chain), true));
+            }
+            if let Some(chain) = self.find_elsewhere(key, &below)? {
+                return Ok((Value::Chain(chain), true));
+            }
         }
         let exclude = IgnorePatterns::from_patterns(copy.exclude.iter().map(String::as_str))
             .map_err(|error| {
@@ -54,8 +58,8 @@ impl Solver<'_> {
         let result = self.cached(vertex, &key, &below, || {
             self.copied(copy, &below, &sources, &selected, &exclude)
         })?;
-        if let (Some(key), Value::Chain(chain)) = (&by_definition, &result.0) {
-            self.record(vertex, key, chain)?;
+        if let (Some(definition), Value::Chain(chain)) = (&by_definition, &result.0) {
+            self.record(vertex, definition, &key, chain)?;
         }
         if let Some(files) = sources.files {
             files.save();
@@ -123,6 +127,7 @@ impl Solver<'_> {
             match value {
                 _ if position == 0 => trees.push(Arc::new(Tree::new())),
                 Value::Chain(chain) => {
+                    self.bring([chain])?;
                     trees.push(chain.tree(self.store).map_err(SolveError::content)?)
                 }
                 Value::Files(these) => {

@@ -23,6 +23,8 @@ pub enum SolveErrorKind {
     Store,
     /// The disk is full.
     NoSpace,
+    /// A cache elsewhere does not have what it promised; the build goes on without it.
+    CacheLost,
     /// Somebody asked for a stop.
     Cancelled,
     /// This version cannot do it.

@@ -28,6 +28,7 @@ impl Solver<'_> {
         let sources = self.mount_sources(exec, given)?;
         let key = key(exec, &below, &sources);
         self.cached(vertex, &key, &below, || {
+            self.bring(sources.iter().flatten())?;
             let (step, locks) = self.step(exec, &sources)?;
             let mut output = |stream: Stream, data: &[u8]| {
                 (self.sink)(Event::Output {

@@ -22,7 +22,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use firebuild_dockerfile::IgnorePatterns;
@@ -40,6 +40,8 @@ use crate::exec::Executor;
 use crate::graph::{GitOp, Graph, HttpOp, Op, Vertex, VertexId};
 use crate::key::CacheKey;
 use crate::remote::{Remote, RemoteError, RemoteErrorKind};
+use crate::remote_cache::{RemoteCache, StepRecord};
+use crate::transfer::TransferErrorKind;
 
 pub use error::{SolveError, SolveErrorKind};
 
@@ -63,6 +65,8 @@ pub struct Options {
     pub ssh: BTreeMap<String, PathBuf>,
     /// Time that new layers and made directories get instead of now, in seconds since the epoch.
     pub epoch: Option<i64>,
+    /// Step results from elsewhere.
+    pub caches: RemoteCache,
 }
 
 /// Where the files of a context are.
@@ -141,6 +145,8 @@ pub struct Solved {
     pub chains: BTreeMap<VertexId, Arc<Chain>>,
     /// How many vertices were computed and not found.
     pub executed: usize,
+    /// The results of all steps by key, for caches elsewhere.
+    pub records: Vec<StepRecord>,
 }
 
 /// What a vertex gives.
@@ -164,6 +170,9 @@ struct Record {
     /// The step, for people who ask what the store holds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     name: String,
+    /// Another key of the same result, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    also: String,
 }
 
 /// Everything that the parts of the solver share.
@@ -175,6 +184,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) remote: Remote<'a>,
     executed: std::sync::atomic::AtomicUsize,
+    results: Mutex<BTreeMap<CacheKey, StepRecord>>,
 }
 
 /// Computes the target of a graph.
@@ -197,16 +207,45 @@ pub fn solve(
         cancel,
         remote: Remote::new(store, &options.secrets, &options.ssh, sink, cancel),
         executed: 0.into(),
+        results: Mutex::default(),
     };
-    let needed = graph.needed();
-    for id in &needed {
+    for id in graph.needed() {
         sink(Event::Planned {
-            id: *id,
-            name: graph.vertex(*id).name.clone(),
-            stage: graph.vertex(*id).stage.clone(),
-            inputs: graph.vertex(*id).inputs.clone(),
+            id,
+            name: graph.vertex(id).name.clone(),
+            stage: graph.vertex(id).stage.clone(),
+            inputs: graph.vertex(id).inputs.clone(),
         });
     }
+    loop {
+        match attempt(graph, &solver) {
+            // A cache did not have what it had promised, and is not asked again: what hung on it is computed.
+            Err(error) if error.kind() == SolveErrorKind::CacheLost => {
+                let results = solver.results.lock();
+                results.unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            Err(error) => return Err(error),
+            Ok((chain, chains)) => {
+                let results = solver.results.into_inner();
+                return Ok(Solved {
+                    chain,
+                    chains,
+                    executed: solver.executed.into_inner(),
+                    records: results
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .into_values()
+                        .collect(),
+                });
+            }
+        }
+    }
+}
+
+/// The chain of the target, and those of all vertices that have one.
+type Chains = (Arc<Chain>, BTreeMap<VertexId, Arc<Chain>>);
+
+fn attempt(graph: &Graph, solver: &Solver<'_>) -> Result<Chains, SolveError> {
+    let needed = graph.needed();
     let inputs: Vec<Vec<usize>> = graph
         .vertices
         .iter()
@@ -217,8 +256,8 @@ pub fn solve(
         let id = VertexId(u32::try_from(number).expect("vertex numbers are u32"));
         solver.vertex(id, graph.vertex(id), &given)
     };
-    let mut results =
-        schedule::run(&inputs, &numbers, options.parallelism, work).map_err(|(_, error)| error)?;
+    let mut results = schedule::run(&inputs, &numbers, solver.options.parallelism, work)
+        .map_err(|(_, error)| error)?;
     let mut chains = BTreeMap::new();
     for id in needed {
         if let Some(Value::Chain(chain)) = results[id.0 as usize].take() {
@@ -229,11 +268,8 @@ pub fn solve(
         .get(&graph.target)
         .cloned()
         .ok_or_else(|| SolveError::internal("the target is no file system"))?;
-    Ok(Solved {
-        chain,
-        chains,
-        executed: solver.executed.into_inner(),
-    })
+    solver.bring([&chain])?;
+    Ok((chain, chains))
 }
 
 impl Solver<'_> {
@@ -255,6 +291,9 @@ impl Solver<'_> {
             }
             Err(error) => {
                 // Everything else may stop: its result is of no use any more.
+                if error.kind() == SolveErrorKind::CacheLost {
+                    return Err(error);
+                }
                 if error.kind() != SolveErrorKind::Cancelled {
                     (self.sink)(Event::Failed {
                         id,
@@ -306,6 +345,9 @@ impl Solver<'_> {
         if !fresh && let Some(chain) = self.find(key, below) {
             return Ok((Value::Chain(chain), true));
         }
+        if !fresh && let Some(chain) = self.find_elsewhere(key, below)? {
+            return Ok((Value::Chain(chain), true));
+        }
         let name = format!("key-{key}");
         let Some(lock) = self
             .store
@@ -320,13 +362,16 @@ impl Solver<'_> {
         }
         self.executed
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.bring([below])?;
         let stored = make()?;
         let record = Record {
             layer: stored.diff_id,
             created: self.now(),
             name: label(vertex),
+            also: String::new(),
         };
         self.store.cache_put(&key.0, &record)?;
+        self.remember(key, &record);
         drop(lock);
         let chain = below.push(ChainLayer {
             diff_id: record.layer,
@@ -341,6 +386,7 @@ impl Solver<'_> {
         &self,
         vertex: &Vertex,
         key: &CacheKey,
+        first: &CacheKey,
         chain: &Chain,
     ) -> Result<(), SolveError> {
         if let Some(ChainLayer {
@@ -348,26 +394,110 @@ impl Solver<'_> {
             created: Some(created),
         }) = chain.top()
         {
-            self.store.cache_put(
-                &key.0,
-                &Record {
-                    layer: *diff_id,
-                    created: *created,
-                    name: label(vertex),
-                },
-            )?;
+            let record = Record {
+                layer: *diff_id,
+                created: *created,
+                name: label(vertex),
+                also: first.to_string(),
+            };
+            self.remember(key, &record);
+            // Of a layer that was only promised there is no record yet.
+            if self.store.has_blob(diff_id) {
+                self.store.cache_put(&key.0, &record)?;
+            }
         }
         Ok(())
     }
 
+    /// Notes a result for caches elsewhere.
+    fn remember(&self, key: &CacheKey, record: &Record) {
+        let record = StepRecord {
+            key: *key,
+            layer: record.layer,
+            created: record.created,
+            name: record.name.clone(),
+            also: Digest::from_hex(&record.also)
+                .ok()
+                .map(|digest| CacheKey(*digest.as_bytes())),
+        };
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(also) = record.also {
+            let other = StepRecord {
+                key: also,
+                also: None,
+                ..record.clone()
+            };
+            results.insert(also, other);
+        }
+        results.insert(*key, record);
+    }
+
     pub(crate) fn find(&self, key: &CacheKey, below: &Arc<Chain>) -> Option<Arc<Chain>> {
         let record: Record = self.store.cache_get(&key.0)?;
-        self.store.has_blob(&record.layer).then(|| {
-            below.push(ChainLayer {
-                diff_id: record.layer,
-                created: Some(record.created),
-            })
-        })
+        if !self.store.has_blob(&record.layer) {
+            return None;
+        }
+        self.remember(key, &record);
+        Some(below.push(ChainLayer {
+            diff_id: record.layer,
+            created: Some(record.created),
+        }))
+    }
+
+    /// The result of a key as a cache elsewhere has it. Its layer stays there until somebody needs the files.
+    pub(crate) fn find_elsewhere(
+        &self,
+        key: &CacheKey,
+        below: &Arc<Chain>,
+    ) -> Result<Option<Arc<Chain>>, SolveError> {
+        let Some(found) = self.options.caches.find(self.store, key) else {
+            return Ok(None);
+        };
+        let record = record_of(&found);
+        if self.store.has_blob(&record.layer) {
+            self.store.cache_put(&key.0, &record)?;
+        }
+        self.remember(key, &record);
+        Ok(Some(below.push(ChainLayer {
+            diff_id: record.layer,
+            created: Some(record.created),
+        })))
+    }
+
+    /// Makes sure that the layers of chains are in the store, and keeps the records that waited for them.
+    pub(crate) fn bring<'c>(
+        &self,
+        chains: impl IntoIterator<Item = &'c Arc<Chain>>,
+    ) -> Result<(), SolveError> {
+        if self.options.caches.is_empty() {
+            return Ok(());
+        }
+        let layers: Vec<Digest> = chains
+            .into_iter()
+            .flat_map(|chain| chain.layers())
+            .map(|layer| layer.diff_id)
+            .collect();
+        let brought = self
+            .options
+            .caches
+            .bring(self.store, &layers, self.sink, self.cancel);
+        let records = brought.map_err(|error| match error.kind() {
+            TransferErrorKind::Cancelled => SolveError::cancelled(),
+            TransferErrorKind::NoSpace => SolveError::caused(
+                SolveErrorKind::NoSpace,
+                "cannot fetch a cached layer",
+                error,
+            ),
+            _ => SolveError::caused(
+                SolveErrorKind::CacheLost,
+                "cannot fetch a cached layer",
+                error,
+            ),
+        })?;
+        for found in &records {
+            keep(self.store, found)?;
+        }
+        Ok(())
     }
 
     /// The time that goes into records and made directories.
@@ -377,6 +507,20 @@ impl Solver<'_> {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
         })
+    }
+}
+
+/// Keeps a record that came from elsewhere; its layer is in the store.
+pub(crate) fn keep(store: &Store, found: &StepRecord) -> Result<(), StoreError> {
+    store.cache_put(&found.key.0, &record_of(found))
+}
+
+fn record_of(found: &StepRecord) -> Record {
+    Record {
+        layer: found.layer,
+        created: found.created,
+        name: found.name.clone(),
+        also: found.also.map(|key| key.to_string()).unwrap_or_default(),
     }
 }
 

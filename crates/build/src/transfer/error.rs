@@ -39,7 +39,7 @@ pub struct TransferError {
 }
 
 impl TransferError {
-    pub(super) fn new(kind: TransferErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: TransferErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
@@ -47,7 +47,7 @@ impl TransferError {
         }
     }
 
-    pub(super) fn caused(
+    pub(crate) fn caused(
         kind: TransferErrorKind,
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,

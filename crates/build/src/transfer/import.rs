@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use firebuild_oci::layout::{Layout, LoadedLayer};
-use firebuild_oci::{Hasher, Platform, Reference};
+use firebuild_oci::layout::{BlobReader, Layout};
+use firebuild_oci::{Digest, Hasher, Platform, Reference};
 use firebuild_store::Store;
 
 use super::Limits;
@@ -64,7 +64,16 @@ pub fn import_layout(
         sink,
         cancel,
         &|wanted: &Wanted, out: &mut dyn Write, progress: &dyn Fn(u64)| {
-            copy(&layout, &found.layers[wanted.index], out, progress)
+            let layer = &found.layers[wanted.index];
+            let name = layer.digest.unwrap_or(layer.diff_id).to_string();
+            // Without a digest of its own the diff ID is what it is verified by.
+            copy_blob(
+                layout.open_layer(layer)?,
+                &name,
+                layer.digest,
+                out,
+                progress,
+            )
         },
     )?;
     record(
@@ -76,14 +85,15 @@ pub fn import_layout(
     )
 }
 
-fn copy(
-    layout: &Layout,
-    layer: &LoadedLayer,
+/// Copies a layer of a layout to `out`, compressed as it is, and verifies its digest if it has one of its own.
+pub(crate) fn copy_blob(
+    mut reader: BlobReader,
+    name: &str,
+    digest: Option<Digest>,
     out: &mut dyn Write,
     progress: &dyn Fn(u64),
 ) -> Result<(), TransferError> {
-    let mut reader = layout.open_layer(layer)?;
-    let name = layer.digest.unwrap_or(layer.diff_id);
+    let size = reader.len();
     let failed = |error: io::Error| {
         TransferError::caused(Kind::Io, format!("cannot read layer {name}"), error)
     };
@@ -97,14 +107,13 @@ fn copy(
             Err(error) => return Err(failed(error)),
         };
         out.write_all(&buffer[..count]).map_err(failed)?;
-        // Without a digest of its own the diff ID is what it is verified by.
-        if layer.digest.is_some() {
+        if digest.is_some() {
             hasher.update(&buffer[..count]);
         }
-        progress(layer.size - reader.len());
+        progress(size - reader.len());
     }
-    let found = layer.digest.map(|_| hasher.finish());
-    if found != layer.digest {
+    let found = digest.map(|_| hasher.finish());
+    if found != digest {
         return Err(TransferError::new(
             Kind::Corrupt,
             format!("layer {name} does not have the content that its name says"),

@@ -15,23 +15,23 @@ use crate::event::{Event, Sink};
 
 /// A layer that is wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Its place in the source's list.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// Digest of the uncompressed bytes.
-    pub(super) diff_id: Digest,
+    pub(crate) diff_id: Digest,
     /// What people know it by: the digest in the registry, or a file name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Bytes that will come, for progress.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 /// Brings the bytes of one layer: writes them, calls back with the number of bytes so far, and verifies what it can.
-pub(super) type Fetch<'a> =
+pub(crate) type Fetch<'a> =
     &'a (dyn Fn(&Wanted, &mut dyn Write, &dyn Fn(u64)) -> Result<(), TransferError> + Sync);
 
 /// Fetches what is missing of `wanted` into the store. The first failure ends all.
-pub(super) fn take_in(
+pub(crate) fn take_in(
     store: &Store,
     wanted: &[Wanted],
     limits: &Limits,

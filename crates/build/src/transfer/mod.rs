@@ -17,7 +17,9 @@ mod layers;
 mod pull;
 
 pub use error::{TransferError, TransferErrorKind};
+pub(crate) use import::copy_blob;
 pub use import::{ImportOptions, import_layout};
+pub(crate) use layers::{Wanted, take_in};
 pub use pull::pull;
 
 /// Bounds of a transfer.

@@ -4,6 +4,7 @@
 //!  find Dockerfile, context, ignore file ▸ parse ▸ (lower ▸ look images up)… ▸ solve ▸ disk ▸ outputs ▸ publish
 //! ```
 
+mod cache;
 mod check;
 mod error;
 pub(crate) mod lookup;
@@ -23,6 +24,7 @@ use firebuild_build::event::{Event, Sink};
 use firebuild_build::export::{Image, disk, export, publish};
 use firebuild_build::history;
 use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
+use firebuild_build::remote_cache::RemoteCache;
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
 use firebuild_build::sandbox::Sandbox;
 use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
@@ -35,6 +37,7 @@ pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream, Warned};
 pub use firebuild_build::export::{Output, OutputError};
 pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
+pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
 pub use request::Request;
@@ -102,6 +105,7 @@ pub fn build(
             .collect(),
         ssh: request.ssh.clone(),
         epoch: lowered.epoch,
+        caches: RemoteCache::open(&request.cache_from, sink),
     };
     let executor = Sandbox::new(&store);
     let solved = solve::solve(&lowered.graph, &store, &executor, &options, sink, cancel).map_err(
@@ -125,6 +129,8 @@ pub fn build(
     history::stamp(&mut config, &times, lowered.epoch);
     config.rootfs.diff_ids = chain.layers().iter().map(|layer| layer.diff_id).collect();
 
+    cache::inline(&mut config, request, &solved);
+
     let disk = if request.disk {
         Some(make_disk(&store, chain, request, sink)?)
     } else {
@@ -132,6 +138,7 @@ pub fn build(
     };
     write_outputs(&store, chain, &config, lowered.epoch, request, sink, cancel)
         .map_err(|error| stopped_or(error, cancel))?;
+    cache::export(&store, &options.caches, request, &solved, sink, cancel)?;
     if cancel.is_raised() {
         return Err(stopped());
     }
@@ -262,7 +269,8 @@ fn prepare(
         match outcome {
             Outcome::Lowered(lowered) => {
                 check::report(sink, &source, &file, &lowered.warnings);
-                for name in &lowered.unused_args {
+                let unused = lowered.unused_args.iter();
+                for name in unused.filter(|name| *name != cache::INLINE_ARGUMENT) {
                     sink(Event::Notice {
                         message: format!(
                             "build argument {name} is declared nowhere and has no effect"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use firebuild_build::export::Output;
+use firebuild_build::remote_cache::{CacheFrom, CacheTo};
 use firebuild_build::solve::NoCache;
 use firebuild_oci::{Platform, Reference};
 
@@ -32,6 +33,10 @@ pub struct Request {
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Sockets of SSH agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// Where step results may come from, besides the store.
+    pub cache_from: Vec<CacheFrom>,
+    /// Where step results go.
+    pub cache_to: Vec<CacheTo>,
     /// What the cache may not answer.
     pub no_cache: NoCache,
     /// Look for newer images even when the store has them.
@@ -66,6 +71,8 @@ impl Request {
             contexts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             no_cache: NoCache::Off,
             pull: false,
             platform: Platform::host(),

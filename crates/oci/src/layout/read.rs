@@ -204,6 +204,22 @@ impl Layout {
             })
     }
 
+    /// The entry of a digest.
+    ///
+    /// # Errors
+    /// [`LayoutErrorKind::NoImage`](super::LayoutErrorKind::NoImage) when the index has none.
+    pub fn find_digest(&self, digest: &Digest) -> Result<&LayoutImage, LayoutError> {
+        self.images
+            .iter()
+            .find(|image| matches!(&image.entry, Entry::Oci(entry) if entry.digest == *digest))
+            .ok_or_else(|| {
+                LayoutError::new(
+                    Kind::NoImage,
+                    format!("{} has no manifest {digest}", self.path.display()),
+                )
+            })
+    }
+
     fn names(&self) -> String {
         let names: Vec<&str> = self
             .images
@@ -248,19 +264,53 @@ impl Layout {
         Ok(loaded)
     }
 
-    fn load_oci(&self, top: &Descriptor, platform: &Platform) -> Result<LoadedImage, LayoutError> {
+    /// Reads the manifest of what need not be an image; nothing for an archive of `docker save`, which has none.
+    ///
+    /// # Errors
+    /// The text names the layout and the file in it.
+    pub fn manifest(
+        &self,
+        image: &LayoutImage,
+        platform: &Platform,
+    ) -> Result<Option<Manifest>, LayoutError> {
+        match &image.entry {
+            Entry::Oci(descriptor) => self
+                .manifest_of(descriptor, platform)
+                .map(|(_, manifest)| Some(manifest)),
+            Entry::Docker { .. } => Ok(None),
+        }
+    }
+
+    /// Reads a small blob, such as a config, and verifies it.
+    ///
+    /// # Errors
+    /// When it is missing, larger than `limit` bytes, or not what `descriptor` says.
+    pub fn small_blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, LayoutError> {
+        self.verified(descriptor, limit)
+    }
+
+    /// The content of a blob, not verified. Independent of the layout, for another thread.
+    ///
+    /// # Errors
+    /// When it is missing or has another size than `descriptor` says.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader, LayoutError> {
+        self.open_sized(&blob_name(&descriptor.digest), descriptor.size)
+    }
+
+    /// Follows indexes to the manifest for a platform.
+    fn manifest_of(
+        &self,
+        top: &Descriptor,
+        platform: &Platform,
+    ) -> Result<(Digest, Manifest), LayoutError> {
         let mut descriptor = top.clone();
-        let mut manifest: Option<Manifest> = None;
         for _ in 0..MAX_DEPTH {
             let name = blob_name(&descriptor.digest);
             let bytes = self.verified(&descriptor, MAX_MANIFEST_BYTES)?;
             match Document::parse(&bytes, &descriptor.media_type)
                 .map_err(|error| self.bad(&name, error))?
             {
-                Document::Manifest(found) => {
-                    manifest = Some(found);
-                    break;
-                }
+                Document::Manifest(found) => return Ok((descriptor.digest, found)),
                 Document::Index(index) => {
                     descriptor = index.select(platform).cloned().ok_or_else(|| {
                         LayoutError::new(
@@ -271,8 +321,11 @@ impl Layout {
                 }
             }
         }
-        let manifest =
-            manifest.ok_or_else(|| self.corrupt("index.json", "leads from index to index"))?;
+        Err(self.corrupt("index.json", "leads from index to index"))
+    }
+
+    fn load_oci(&self, top: &Descriptor, platform: &Platform) -> Result<LoadedImage, LayoutError> {
+        let (manifest_digest, manifest) = self.manifest_of(top, platform)?;
         let config_bytes = self.verified(&manifest.config, MAX_CONFIG_BYTES)?;
         let name = blob_name(&manifest.config.digest);
         let config = ImageConfig::parse(&config_bytes).map_err(|error| self.bad(&name, error))?;
@@ -293,7 +346,7 @@ impl Layout {
             })
             .collect();
         Ok(LoadedImage {
-            manifest_digest: Some(descriptor.digest),
+            manifest_digest: Some(manifest_digest),
             config_bytes,
             config,
             layers,
@@ -338,17 +391,18 @@ impl Layout {
     /// # Errors
     /// When it is missing or has another size than the manifest says.
     pub fn open_layer(&self, layer: &LoadedLayer) -> Result<BlobReader, LayoutError> {
+        self.open_sized(&layer.name, layer.size)
+    }
+
+    fn open_sized(&self, name: &str, size: u64) -> Result<BlobReader, LayoutError> {
         let reader = self
-            .open_name(&layer.name)?
-            .ok_or_else(|| self.corrupt(&layer.name, "is missing"))?;
-        if reader.len() != layer.size {
+            .open_name(name)?
+            .ok_or_else(|| self.corrupt(name, "is missing"))?;
+        if reader.len() != size {
+            let found = reader.len();
             return Err(self.corrupt(
-                &layer.name,
-                &format!(
-                    "has {} bytes where the manifest says {}",
-                    reader.len(),
-                    layer.size
-                ),
+                name,
+                &format!("has {found} bytes where the manifest says {size}"),
             ));
         }
         Ok(reader)

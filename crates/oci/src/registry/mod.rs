@@ -33,7 +33,7 @@ pub use auth::base64;
 pub use error::{RegistryError, RegistryErrorKind};
 pub use options::Options;
 pub use push::UploadProgress;
-pub use resolve::ResolvedImage;
+pub use resolve::{ResolvedImage, ResolvedManifest};
 pub use web::{Page, Reply, Retries, Wanted, Web, percent_decoded};
 
 use crate::Reference;

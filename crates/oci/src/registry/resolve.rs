@@ -8,7 +8,7 @@ use super::error::{RegistryError, RegistryErrorKind as Kind};
 use super::transport::{Tries, check, read_limited};
 use crate::document::{DocumentError, DocumentErrorKind, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
 use crate::media_type;
-use crate::{Digest, Document, ImageConfig, Manifest, Platform, Reference};
+use crate::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
 
 /// Indexes may name indexes; deeper than this is no image.
 const MAX_DEPTH: usize = 4;
@@ -30,6 +30,24 @@ pub struct ResolvedImage {
     pub config_bytes: Vec<u8>,
     /// The config.
     pub config: ImageConfig,
+}
+
+/// A manifest of a registry, whatever its config is.
+#[derive(Clone, Debug)]
+pub struct ResolvedManifest {
+    /// What was asked for, pinned to the digest that it had.
+    pub reference: Reference,
+    /// The manifest.
+    pub manifest: Manifest,
+}
+
+/// Where a reference leads.
+struct Found {
+    /// Digest of what it names.
+    digest: Digest,
+    manifest_digest: Digest,
+    manifest_bytes: Vec<u8>,
+    manifest: Manifest,
 }
 
 /// A manifest or index as it came.
@@ -55,11 +73,54 @@ impl Registry {
             .map_err(|error| error.during(format!("cannot resolve image {reference}")))
     }
 
-    fn resolve_image(
+    /// Looks up what need not be an image: a manifest, of an index the one for `platform`.
+    ///
+    /// # Errors
+    /// The text names the reference.
+    pub fn resolve_manifest(
         &self,
         reference: &Reference,
         platform: &Platform,
-    ) -> Result<ResolvedImage, RegistryError> {
+    ) -> Result<ResolvedManifest, RegistryError> {
+        let found = self
+            .find_manifest(reference, platform)
+            .map_err(|error| error.during(format!("cannot resolve {reference}")))?;
+        Ok(ResolvedManifest {
+            reference: reference.with_digest(found.digest),
+            manifest: found.manifest,
+        })
+    }
+
+    /// Fetches a small blob, such as a config, and verifies it.
+    ///
+    /// # Errors
+    /// When it is larger than `limit` bytes, or not what `descriptor` says.
+    pub fn small_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        if descriptor.size > limit {
+            return Err(RegistryError::new(
+                Kind::TooLarge,
+                format!(
+                    "{} in {reference} has {} bytes, more than {limit}",
+                    descriptor.digest, descriptor.size
+                ),
+            ));
+        }
+        let mut bytes = Vec::new();
+        self.download(reference, descriptor, &mut bytes, &|_| {})?;
+        Ok(bytes)
+    }
+
+    /// Follows a reference to a manifest.
+    fn find_manifest(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Found, RegistryError> {
         let top = match reference.digest() {
             Some(digest) => self.manifest(reference, &digest.to_string(), Some(digest), "")?,
             None => self.manifest(reference, reference.tag().unwrap_or("latest"), None, "")?,
@@ -67,9 +128,16 @@ impl Registry {
         let digest = top.digest;
         let mut fetched = top;
         let mut depth = 0;
-        let manifest = loop {
+        loop {
             match fetched.document {
-                Document::Manifest(manifest) => break manifest,
+                Document::Manifest(manifest) => {
+                    return Ok(Found {
+                        digest,
+                        manifest_digest: fetched.digest,
+                        manifest_bytes: fetched.bytes,
+                        manifest,
+                    });
+                }
                 Document::Index(index) => {
                     depth += 1;
                     if depth > MAX_DEPTH {
@@ -86,7 +154,20 @@ impl Registry {
                         self.manifest(reference, &wanted.to_string(), Some(&wanted), &media)?;
                 }
             }
-        };
+        }
+    }
+
+    fn resolve_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let Found {
+            digest,
+            manifest_digest,
+            manifest_bytes,
+            manifest,
+        } = self.find_manifest(reference, platform)?;
         if manifest.config.size > MAX_CONFIG_BYTES {
             return Err(RegistryError::new(
                 Kind::TooLarge,
@@ -134,8 +215,8 @@ impl Registry {
         Ok(ResolvedImage {
             reference: reference.with_digest(digest),
             digest,
-            manifest_digest: fetched.digest,
-            manifest_bytes: fetched.bytes,
+            manifest_digest,
+            manifest_bytes,
             manifest,
             config_bytes,
             config,

@@ -1,0 +1,181 @@
+//! Step results from elsewhere: `--cache-to` and `--cache-from`, `--no-cache`.
+
+use firebuild_e2e::{Done, Home, skip, static_program};
+use std::path::{Path, PathBuf};
+
+/// Two stages and a result, on nothing but a busybox.
+const DOCKERFILE: &[u8] = b"FROM scratch AS tools\nCOPY --chmod=0755 busybox /bin/busybox\n\
+    RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox echo made > /made\"]\n\
+    FROM tools AS mid\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox echo heavy > /heavy\"]\n\
+    FROM tools\nCOPY --from=mid /heavy /heavy\nWORKDIR /work\n\
+    RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox cat /made /heavy > all\"]\n";
+
+/// A home with the context; nothing where there is no static busybox.
+fn home(test: &str) -> Option<(Home, PathBuf)> {
+    let Some(busybox) = static_program() else {
+        skip(test, "tool:busybox", "no static busybox");
+        return None;
+    };
+    let home = Home::new();
+    let context = home.context("ctx", &[("Dockerfile", DOCKERFILE), ("busybox", &busybox)]);
+    Some((home, context))
+}
+
+fn build(home: &Home, context: &Path, more: &[&str]) -> Done {
+    let path = context.display().to_string();
+    let mut args = vec!["build", "--progress=json", "-t", "t/x:1"];
+    args.extend(more);
+    args.push(&path);
+    home.fb(args).ok()
+}
+
+/// How many vertices were computed, and the configuration's digest.
+fn outcome(done: &Done) -> (u64, String) {
+    let value: serde_json::Value = serde_json::from_slice(&done.stdout).expect("a report as JSON");
+    let config = value["config"].as_str().expect("a digest").to_owned();
+    (value["executed"].as_u64().expect("a number"), config)
+}
+
+/// The steps whose layers are in the store.
+fn steps(home: &Home) -> String {
+    home.fb(["du", "--format", "json"]).ok().out()
+}
+
+#[test]
+fn a_local_cache_spares_every_step() {
+    let Some((first, context)) = home("a_local_cache_spares_every_step") else {
+        return;
+    };
+    let cache = first.path().join("cache");
+    let max = format!("type=local,dest={},mode=max", cache.display());
+    let min = format!(
+        "type=local,dest={},tag=min,compression=zstd",
+        cache.display()
+    );
+    let made = outcome(&build(
+        &first,
+        &context,
+        &["--cache-to", &max, "--cache-to", &min],
+    ));
+    assert_eq!(made.0, 6);
+
+    let second = Home::new();
+    let from = format!("type=local,src={}", cache.display());
+    let again = outcome(&build(&second, &context, &["--cache-from", &from]));
+    assert_eq!(again, (0, made.1.clone()));
+    // What only led to the result was not fetched.
+    let there = steps(&second);
+    assert!(
+        there.contains("cat /made /heavy") && !there.contains("echo heavy"),
+        "{there}"
+    );
+    // It is in the store now, and given on with what is still elsewhere.
+    let copy = first.path().join("copy");
+    let to = format!("type=local,dest={},mode=max", copy.display());
+    let on = outcome(&build(
+        &second,
+        &context,
+        &["--cache-from", &from, "--cache-to", &to],
+    ));
+    assert_eq!(on.0, 0);
+    let third = Home::new();
+    let from = format!("type=local,src={}", copy.display());
+    let third = outcome(&build(&third, &context, &["--cache-from", &from]));
+    assert_eq!(third, again);
+
+    // Of another stage there is nothing with mode=min. What it gives is the same, so what follows is found.
+    let fourth = Home::new();
+    let from = format!("type=local,src={},tag=min", cache.display());
+    let fewer = outcome(&build(&fourth, &context, &["--cache-from", &from]));
+    assert_eq!(fewer, (1, made.1));
+}
+
+#[test]
+fn a_cache_that_fails_costs_time_only() {
+    let Some((first, context)) = home("a_cache_that_fails_costs_time_only") else {
+        return;
+    };
+    let cache = first.path().join("cache");
+    let nowhere = format!("type=local,src={}", cache.display());
+    let made = build(
+        &first,
+        &context,
+        &[
+            "--cache-from",
+            &nowhere,
+            "--cache-from",
+            "127.0.0.1:1/no/cache",
+        ],
+    );
+    assert_eq!(outcome(&made).0, 6);
+    assert!(
+        made.err().contains("cannot use the cache"),
+        "{}",
+        made.err()
+    );
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let _ = build(&first, &context, &["--cache-to", &to]);
+    // Every layer is damaged: digests tell, and each step is executed.
+    for entry in fs_err::read_dir(cache.join("blobs/sha256")).expect("a layout") {
+        let path = entry.expect("an entry").path();
+        let bytes = fs_err::read(&path).expect("a blob");
+        if !bytes.starts_with(b"{") {
+            let mut bytes = bytes;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs_err::write(&path, bytes).expect("ours");
+        }
+    }
+    let second = Home::new();
+    let from = format!("type=local,src={}", cache.display());
+    let done = build(&second, &context, &["--cache-from", &from]);
+    assert_eq!(outcome(&done).0, 6, "{}", done.err());
+    assert!(
+        done.err().contains("is not used any more"),
+        "{}",
+        done.err()
+    );
+    let _ = second.fb(["du", "--verify"]).ok();
+    // An export that fails is an error, unless it was said to be none.
+    let path = context.display().to_string();
+    let bad = "type=local,dest=/proc/nowhere";
+    let failed = second.fb(["build", "--cache-to", bad, &path]).exits(1);
+    assert!(
+        failed.err().contains("cannot write the cache"),
+        "{}",
+        failed.err()
+    );
+    let ignored = build(
+        &second,
+        &context,
+        &["--cache-to", &format!("{bad},ignore-error=true")],
+    );
+    assert!(
+        ignored.err().contains("was not exported"),
+        "{}",
+        ignored.err()
+    );
+    let _ = second
+        .fb(["build", "--cache-from", "type=s3", &path])
+        .exits(2);
+}
+
+#[test]
+fn no_cache_for_all_or_for_some_stages() {
+    let Some((home, context)) = home("no_cache_for_all_or_for_some_stages") else {
+        return;
+    };
+    let count = |more: &[&str]| outcome(&build(&home, &context, more)).0;
+    assert_eq!(count(&[]), 6);
+    assert_eq!(count(&[]), 0);
+    assert_eq!(count(&["--no-cache"]), 6);
+    assert_eq!(count(&["--no-cache=mid"]), 1);
+    assert_eq!(count(&["--no-cache-filter", "MID"]), 1);
+    // What was executed again has another time in its files, so what stands on it is executed, too.
+    assert_eq!(count(&["--no-cache-filter", "tools,mid"]), 6);
+    assert_eq!(
+        count(&["--no-cache-filter=mid", "--no-cache-filter=other"]),
+        1
+    );
+    assert_eq!(count(&["--no-cache=false"]), 0);
+}
