@@ -3,6 +3,7 @@
 //! Flags of the original firebuild keep their names; the Docker spelling works beside them.
 
 mod build;
+mod isolation;
 mod profile;
 mod room;
 mod run;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::{BaseosArgs, CallFormat, ProgressMode, RootfsArgs};
+pub(crate) use isolation::{IsolationArg, IsolationArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
 pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};

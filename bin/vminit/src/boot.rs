@@ -8,7 +8,7 @@
 //! Until the channel is open, what fails is told on the console only. After that it is told to the host as the exit
 //! record of an application that never began.
 
-use firebuild_guest_proto::{ExitStatus, GuestMessage, Hello, RunConfig};
+use firebuild_guest_proto::{ExitStatus, GuestMessage, Hello, RootLayout, RunConfig};
 use firebuild_sys::signal::SignalFd;
 
 use crate::channel::Link;
@@ -18,7 +18,7 @@ use crate::launch::{self, Application};
 use crate::mounts::{self, Writable};
 use crate::supervise::{Supervisor, watch_signals};
 use crate::wait::Devices;
-use crate::{clock, files, modules, net, sweep, user};
+use crate::{clock, files, modules, net, steps, sweep, user};
 
 /// Runs the machine. It is over when this returns.
 pub(crate) fn run(journal: &mut Journal) {
@@ -31,6 +31,12 @@ pub(crate) fn run(journal: &mut Journal) {
         Err(error) => return journal.error(&format!("cannot watch signals: {error}")),
     };
     let mut writable = Writable::default();
+    if matches!(config.root, RootLayout::Steps { .. }) {
+        return match machine(&config, &devices, &mut writable, journal) {
+            Ok(()) => steps::serve(&mut link, journal, &signals),
+            Err(error) => fail(&error, &mut link, journal, signals, writable),
+        };
+    }
     match prepare(&config, &devices, &mut writable, journal) {
         Ok(application) => {
             let stop_signal = config.stop_signal;
@@ -51,7 +57,7 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     journal.debug("the configuration is read");
     let devices = Devices::watch(journal);
     modules::load_all(&config.modules, journal);
-    let mut link = Link::open(&config.channel, &devices)?;
+    let mut link = Link::open(&config.channel, &devices, steps::limits(&config.root))?;
     link.send(&GuestMessage::Hello(Hello::new(Vec::new(), None)), journal);
     link.send(&GuestMessage::ConfigAck, journal);
     link.flush(journal);
@@ -64,6 +70,19 @@ fn prepare(
     writable: &mut Writable,
     journal: &mut Journal,
 ) -> Result<Application, InitError> {
+    machine(config, devices, writable, journal)?;
+    let identity = user::resolve(&config.user)?;
+    journal.debug("the application starts");
+    launch::start(config, identity)
+}
+
+/// Makes the machine around the application, or around the tasks.
+fn machine(
+    config: &RunConfig,
+    devices: &Devices,
+    writable: &mut Writable,
+    journal: &mut Journal,
+) -> Result<(), InitError> {
     if let Some(written) = config.clock_unix_ns {
         // The configuration was written a little before this kernel started.
         clock::set(written.saturating_add(clock::uptime_ns()), journal);
@@ -78,11 +97,10 @@ fn prepare(
     *writable = mounts::enter_root(&config.root, devices, journal)?;
     mounts::expected(journal)?;
     settings(journal);
-    files::write_all(config, journal);
-    net::configure(&config.interfaces, devices, journal)?;
-    let identity = user::resolve(&config.user)?;
-    journal.debug("the application starts");
-    launch::start(config, identity)
+    if !matches!(config.root, RootLayout::Steps { .. }) {
+        files::write_all(config, journal);
+    }
+    net::configure(&config.interfaces, devices, journal)
 }
 
 /// Settings of the kernel that containers have and programs in images rely on: any user may listen on any port and ping.

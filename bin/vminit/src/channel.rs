@@ -33,12 +33,18 @@ pub(crate) struct Link {
     reconnects: bool,
     gone_since: Option<Instant>,
     pub(crate) mux: Mux,
+    /// Whether the host may open streams.
+    takes_streams: bool,
     buffer: Vec<u8>,
 }
 
 impl Link {
-    /// Finds and opens the channel.
-    pub(crate) fn open(channel: &Channel, devices: &Devices) -> Result<Link, InitError> {
+    /// Finds and opens the channel. With `streams` the host may open so many streams as it says.
+    pub(crate) fn open(
+        channel: &Channel,
+        devices: &Devices,
+        streams: Option<Limits>,
+    ) -> Result<Link, InitError> {
         let (fd, reconnects) = match channel {
             Channel::VirtioSerial { name } => (open_port(name, devices)?, true),
             Channel::Vsock { port } => (open_vsock(*port, devices)?, false),
@@ -47,7 +53,8 @@ impl Link {
             fd: Some(fd),
             reconnects,
             gone_since: None,
-            mux: Mux::new(Role::Guest, Limits::default()),
+            takes_streams: streams.is_some(),
+            mux: Mux::new(Role::Guest, streams.unwrap_or_default()),
             buffer: vec![0; 64 * 1024],
         })
     }
@@ -139,10 +146,12 @@ impl Link {
         }
     }
 
-    /// The next message of the host. Streams that it opens are refused: this version has no use for them.
+    /// The next message of the host. Streams that it opens are refused where nothing has a use for them.
     pub(crate) fn next_message(&mut self, journal: &mut Journal) -> Option<HostMessage> {
         loop {
             match self.mux.next_event()? {
+                // The message that follows says what for.
+                Event::Opened(_) if self.takes_streams => {}
                 Event::Opened(stream) => {
                     self.mux.stop(stream);
                     self.mux.end(stream);

@@ -12,6 +12,7 @@
 //! | `mounts`, `files`, `net`, `clock` | the surroundings of the application |
 //! | `user`, `launch`, `program`, `stdio` | the application |
 //! | `supervise` | the one loop while it runs |
+//! | `steps` | the other loop: tasks of a build in place of an application |
 //! | `journal`, `error` | what there is to tell, on the console and to the host |
 //!
 //! It has one thread, knows nothing of VMMs and images, and trusts the host; what the image brings is resolved inside of
@@ -30,6 +31,7 @@ mod mounts;
 mod net;
 mod program;
 mod stdio;
+mod steps;
 mod supervise;
 mod sweep;
 mod user;
@@ -40,6 +42,9 @@ use std::process::ExitCode;
 use journal::{Journal, open_console, write_line};
 
 fn main() -> ExitCode {
+    if let Some(code) = steps::task_main() {
+        return code;
+    }
     if !rustix::process::getpid().is_init() {
         let _ = rustix::io::write(
             rustix::stdio::stderr(),

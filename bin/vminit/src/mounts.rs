@@ -76,6 +76,7 @@ pub(crate) fn enter_root(
                 "the root file system is a private copy of the image, because the kernel has no overlayfs",
             );
         }
+        RootLayout::Steps { image, scratch } => steps_root(image.as_ref(), scratch, devices)?,
     }
     for place in ["/dev", "/sys"] {
         // The devices that are open stay open; the new root gets mounts of its own.
@@ -88,6 +89,30 @@ pub(crate) fn enter_root(
         .and_then(|()| rustix::process::chdir("/"));
     moved.map_err(|error| InitError::setup("cannot move into the root file system", error))?;
     Ok(writable)
+}
+
+/// The root of a guest that runs steps: memory, with the disks in it where tasks look for them.
+fn steps_root(
+    image: Option<&DiskRef>,
+    scratch: &DiskRef,
+    devices: &Devices,
+) -> Result<(), InitError> {
+    make_directory(ROOT, 0o755)?;
+    mount(
+        "tmpfs",
+        ROOT,
+        "tmpfs",
+        MountFlags::NOSUID,
+        Some(c"mode=755"),
+    )
+    .map_err(|error| InitError::setup("cannot mount memory as the root", error))?;
+    let place = |name: &str| format!("{ROOT}{name}");
+    if let Some(image) = image {
+        let base = place(firebuild_sandbox::task::BASE);
+        mount_disk(image, "ext4", &base, MountFlags::RDONLY, devices)?;
+    }
+    let files = place(firebuild_sandbox::task::SCRATCH);
+    mount_disk(scratch, "ext4", &files, MountFlags::NOATIME, devices)
 }
 
 fn mount_disk(

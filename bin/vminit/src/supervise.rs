@@ -208,6 +208,10 @@ impl<'a> Supervisor<'a> {
                 HostMessage::ExitAck if self.phase == Phase::Acknowledging => {
                     self.phase = Phase::Done
                 }
+                HostMessage::Ping => self.link.send(&GuestMessage::Pong, self.journal),
+                HostMessage::Task(_) | HostMessage::Connected { .. } => self
+                    .journal
+                    .warning("a task came, and this guest runs an application"),
                 HostMessage::ExitAck => self
                     .journal
                     .warning("the host acknowledged an exit that was not reported"),

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`paths`], [`config`] | where things live on this host |
 //! | [`build`], [`cancel`] | build a Dockerfile, and stop it |
+//! | [`microvm_executor`] | RUN steps of a build in VMs |
 //! | [`images`] | list, show, load and remove images |
 //! | [`baseos`] | base images from a distribution's packages |
 //! | [`kernel`] | import, list and remove guest kernels |
@@ -32,6 +33,7 @@ pub mod kill;
 pub mod log_file;
 pub mod logs;
 pub mod ls;
+pub mod microvm_executor;
 pub mod monitor;
 pub mod paths;
 pub mod profile;

@@ -160,6 +160,15 @@ pub enum RootLayout {
     },
     /// No disk: the application lives in the initrd itself.
     Initrd,
+    /// The guest runs steps of a build, not an application: it takes tasks from the host until the machine ends, and
+    /// `argv` and what else concerns an application means nothing.
+    Steps {
+        /// The disk with the files that most steps begin with; none where they begin with nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<DiskRef>,
+        /// The disk that is written to.
+        scratch: DiskRef,
+    },
 }
 
 /// What [`RootLayout`] means by a file system that is not named.
@@ -464,6 +473,7 @@ impl RunConfig {
             } => (vec![image, scratch], Some(filesystem)),
             RootLayout::Private { disk, filesystem } => (vec![disk], Some(filesystem)),
             RootLayout::Initrd => (Vec::new(), None),
+            RootLayout::Steps { image, scratch } => (image.iter().chain([scratch]).collect(), None),
         };
         for disk in disks {
             let sound = match disk {

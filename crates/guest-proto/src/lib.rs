@@ -19,6 +19,7 @@
 //! or sockets.
 
 pub mod config;
+pub mod flow;
 pub mod frame;
 mod hex;
 pub mod message;
@@ -34,7 +35,7 @@ pub use config::{
 pub use frame::{Frame, FrameError, StreamId};
 pub use message::{
     ExitRecord, ExitStatus, FailureReason, GuestMessage, Hello, HostMessage, MessageError,
-    MessageLevel,
+    MessageLevel, TaskOrder, TaskSocket,
 };
 pub use mux::{Direction, Event, Incoming, Limits, Mux, ProtocolError, Role, SendError};
 pub use net::{Cidr, Interface, InterfaceRef, MacAddress, Route};

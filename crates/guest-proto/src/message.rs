@@ -95,6 +95,61 @@ pub enum HostMessage {
     },
     /// The exit record is safe and all output is written: the machine may end.
     ExitAck,
+    /// Starts a task of a build ([`crate::config::RootLayout::Steps`]).
+    Task(TaskOrder),
+    /// A connection that the guest asked for by [`GuestMessage::Connect`] is there; the host has opened its streams.
+    Connected {
+        /// The task.
+        task: u32,
+        /// Which of its sockets.
+        socket: u32,
+        /// Stream to the guest.
+        to_guest: u32,
+        /// Stream to the host.
+        to_host: u32,
+    },
+    /// Is the guest init alive? It answers with [`GuestMessage::Pong`].
+    Ping,
+}
+
+/// A task of a build: a process of the guest init, with streams that the host has opened.
+///
+/// What it does stands at the beginning of its input; its answer at the beginning of its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOrder {
+    /// Its number, never used before.
+    pub task: u32,
+    /// Stream to the guest: what it reads.
+    pub input: u32,
+    /// Stream to the host: what its program prints.
+    pub stdout: u32,
+    /// Stream to the host: its program's standard error.
+    pub stderr: u32,
+    /// Stream to the host: what came of it. The host stops it to end the task.
+    pub result: u32,
+    /// Sockets of the host that the task's program can reach, at most [`MAX_TASK_SOCKETS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<TaskSocket>,
+}
+
+/// How a socket of the host looks in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSocket {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Most sockets of one task.
+pub const MAX_TASK_SOCKETS: usize = 64;
+
+/// Where a task finds one of its sockets in the guest.
+#[must_use]
+pub fn task_socket_path(task: u32, socket: u32) -> String {
+    format!("/run/sockets/{task}-{socket}")
 }
 
 /// What the guest tells the host.
@@ -123,6 +178,17 @@ pub enum GuestMessage {
     },
     /// The application has ended, or could not be started. Nothing follows on any stream.
     Exit(ExitRecord),
+    /// The guest of a build takes tasks from now on.
+    Ready,
+    /// Somebody in the guest has connected to a socket of a task.
+    Connect {
+        /// The task.
+        task: u32,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// The answer to [`HostMessage::Ping`].
+    Pong,
 }
 
 /// How grave a line of diagnostics is.

@@ -34,6 +34,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+mod tasks;
+
+pub use tasks::TaskFiles;
+
 /// Most bytes read or written in one turn of the owner's loop, so that no guest can keep it there.
 const TURN_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 64 * 1024;
@@ -99,6 +103,17 @@ pub enum AgentEvent {
     /// The application has ended or could not be started, and all its output has been taken. Record it, then
     /// [`Agent::acknowledge_exit`].
     Exited(ExitRecord),
+    /// The guest of a build takes tasks ([`Agent::start_task`]).
+    Ready,
+    /// Somebody in the guest wants a connection to a socket of a task ([`Agent::connect`]).
+    Connect {
+        /// The task.
+        task: u32,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// The guest init lives ([`Agent::ping`]).
+    Pong,
     /// The guest's end of the channel is closed: the machine is ending or has ended.
     Closed,
 }
@@ -312,6 +327,18 @@ impl Agent {
                     unix_ns,
                     uptime_ns,
                 }))
+            }
+            GuestMessage::Ready => {
+                self.advance(Phase::Configured, Phase::Running, "that it takes tasks")?;
+                Ok(Some(AgentEvent::Ready))
+            }
+            GuestMessage::Connect { task, socket } => {
+                self.greeted("a connection")?;
+                Ok(Some(AgentEvent::Connect { task, socket }))
+            }
+            GuestMessage::Pong => {
+                self.greeted("a sign of life")?;
+                Ok(Some(AgentEvent::Pong))
             }
             GuestMessage::Exit(record) => {
                 self.greeted("an exit record")?;

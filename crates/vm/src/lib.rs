@@ -33,7 +33,7 @@ mod tail;
 mod text;
 pub mod uid;
 
-pub use agent::{Agent, AgentEvent};
+pub use agent::{Agent, AgentEvent, TaskFiles};
 pub use backend::{Backend, Control};
 pub use capability::Capabilities;
 pub use check::CheckedSpec;

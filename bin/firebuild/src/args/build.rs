@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::IsolationArgs;
 use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
 
 /// `firebuild rootfs`
@@ -11,6 +12,7 @@ use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
 #[command(after_help = "Examples:\n  \
     firebuild rootfs --dockerfile Dockerfile --tag me/app:1\n  \
     firebuild build -f Dockerfile -t me/app:1 --build-arg VERSION=3 .\n  \
+    firebuild build -t me/app:1 --isolation=microvm --mem 4G .\n  \
     firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .\n  \
     firebuild build --check .                        what the linter has to say, and how to fix it\n  \
     firebuild build --call=targets .                 the stages, with their comments")]
@@ -106,13 +108,15 @@ pub(crate) struct RootfsArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) isolation: IsolationArgs,
+    #[command(flatten)]
     pub(crate) build_vm: BuildVm,
 }
 
-/// Flags of the original's build VM: accepted, and mentioned once where they change nothing.
+/// Flags of the build's VM, with the names of the original: mentioned once where they change nothing.
 #[derive(Args, Clone, Debug)]
 #[command(
-    next_help_heading = "Build VM (RUN executes in a sandbox on the host; these are kept for scripts of the original)"
+    next_help_heading = "Build VM (of --isolation=microvm; some are kept for scripts of the original)"
 )]
 pub(crate) struct BuildVm {
     #[command(flatten)]
@@ -142,6 +146,16 @@ pub(crate) struct BuildVm {
 }
 
 impl BuildVm {
+    /// The flags that were given and that the VM of a build has no use for.
+    pub(crate) fn unused_by_microvm(&self) -> Vec<&'static str> {
+        let used = self.machine.unused_by_run();
+        let machine = self.machine.given();
+        self.unused()
+            .into_iter()
+            .filter(|name| !machine.contains(name) || used.contains(name))
+            .collect()
+    }
+
     /// The flags that were given and that a build in the sandbox has no use for.
     pub(crate) fn unused(&self) -> Vec<&'static str> {
         let mut names = self.machine.given();

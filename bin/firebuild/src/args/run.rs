@@ -101,6 +101,16 @@ pub(crate) enum Accel {
     Tcg,
 }
 
+impl From<Accel> for firebuild_engine::run::Accel {
+    fn from(accel: Accel) -> Self {
+        match accel {
+            Accel::Auto => Self::Auto,
+            Accel::Kvm => Self::Kvm,
+            Accel::Tcg => Self::Tcg,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkArg {
     /// User-mode: no privileges, no set-up

@@ -3,6 +3,7 @@
 mod baseos;
 mod check;
 mod image;
+mod isolation;
 mod kernel;
 mod lifecycle;
 mod logs;

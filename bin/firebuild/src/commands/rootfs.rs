@@ -12,7 +12,7 @@ use firebuild_engine::profile::Profile;
 use firebuild_oci::{Platform, Reference};
 
 use super::source::{self, Source};
-use super::{Done, check, publish};
+use super::{Done, check, isolation, publish};
 use crate::args::{ProgressMode, RootfsArgs};
 use crate::failure::Failure;
 use crate::flags::{Log, Roots};
@@ -31,14 +31,11 @@ pub(crate) fn run(
     let roots = args.build_vm.storage.roots(profile);
     // Holds the Dockerfile of an inline text or an image until the build is over.
     let source = source::find(args)?;
-    let request = request(args, &source)?;
+    let mut request = request(args, &source)?;
     if let Some((call, format)) = check::wanted(args)? {
         return check::run(paths, &request, call, format, cancel);
     }
-    log.mention(
-        &args.build_vm.unused(),
-        "on RUN, which executes in a sandbox on the host",
-    );
+    request.isolation = isolation::of(args, &roots, log)?;
     if args.docker_image_base.is_some() {
         log.mention(
             &["--docker-image-base"],

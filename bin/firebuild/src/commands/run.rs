@@ -7,11 +7,11 @@ use firebuild_engine::images;
 use firebuild_engine::monitor::{Notice, Stdio};
 use firebuild_engine::paths::Paths;
 use firebuild_engine::profile::Profile;
-use firebuild_engine::run::{self, Accel, ImageDisk, NetworkMode, Request, env, publish as ports};
+use firebuild_engine::run::{self, ImageDisk, NetworkMode, Request, env, publish as ports};
 use firebuild_oci::Reference;
 
 use super::{Done, publish};
-use crate::args::{Accel as AccelArg, NetworkArg, PrintVm, ProgressMode, RunArgs};
+use crate::args::{NetworkArg, PrintVm, ProgressMode, RunArgs};
 use crate::failure::{FAILED_TO_RUN, Failure};
 use crate::flags::{Log, Roots};
 use crate::init::VMINIT;
@@ -198,11 +198,7 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
         .split_whitespace()
         .map(str::to_owned)
         .collect();
-    request.accel = match args.accel {
-        AccelArg::Auto => Accel::Auto,
-        AccelArg::Kvm => Accel::Kvm,
-        AccelArg::Tcg => Accel::Tcg,
-    };
+    request.accel = args.accel.into();
     request.verbose = args.console;
     Ok(request)
 }

@@ -21,6 +21,7 @@ use crate::exec::{ExecError, ExecErrorKind, NewLayer};
 use firebuild_sandbox::codec;
 use firebuild_sandbox::job::{Ask, Reply, Scope};
 use firebuild_sandbox::wire::{self, MAX_FDS};
+use firebuild_store::Store;
 
 fn failed(context: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExecError {
     ExecError::caused(ExecErrorKind::Layer, context, source)
@@ -56,14 +57,29 @@ pub(super) fn layer(
     let stored = match root {
         Some(root) => {
             let files = DirContents::new(root);
-            store_layer(store, &layer, &StoreContents::with_paths(store, &files))
+            store_changes(store, &layer, &StoreContents::with_paths(store, &files))?
         }
         None => {
             let handed = Handed::new(running, &layer);
-            store_layer(store, &layer, &StoreContents::with_paths(store, &handed))
+            store_changes(store, &layer, &StoreContents::with_paths(store, &handed))?
         }
     };
-    let stored = stored.map_err(|error| {
+    if scope != Scope::Host {
+        running.ask(&Ask::Finish)?;
+    }
+    Ok(stored)
+}
+
+/// Stores what a step has changed as a layer.
+///
+/// # Errors
+/// When content cannot be read or the disk refuses.
+pub fn store_changes(
+    store: &Store,
+    layer: &Layer,
+    contents: &dyn Contents,
+) -> Result<NewLayer, ExecError> {
+    let stored = store_layer(store, layer, contents).map_err(|error| {
         let full = error.is_full();
         let kind = if full {
             ExecErrorKind::NoSpace
@@ -72,9 +88,6 @@ pub(super) fn layer(
         };
         ExecError::caused(kind, "cannot store what the step has changed", error)
     })?;
-    if scope != Scope::Host {
-        running.ask(&Ask::Finish)?;
-    }
     let size = store
         .blob_size(&stored.diff_id)
         .map_err(|error| failed("cannot find the step's layer", error))?;

@@ -28,8 +28,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use firebuild_store::Store;
 
+pub use capture::store_changes;
 pub use firebuild_sandbox::child_main;
 pub use ids::IdSpace;
+pub use process::error as exec_error;
+pub use snapshots::below as subtree;
 
 use crate::cancel::Cancel;
 use crate::chain::Chain;
@@ -282,30 +285,39 @@ impl Sandbox<'_> {
                 kind,
             });
         }
-        let hostname = if step.hostname.is_empty() {
-            HOSTNAME.to_owned()
-        } else {
-            step.hostname.clone()
-        };
         Ok(StepJob {
             root,
-            argv: step.argv.clone(),
-            env: step.env.clone(),
-            cwd: step.cwd.clone(),
-            user: step.user.clone(),
-            hosts: hosts(&hostname, &step.extra_hosts),
-            hostname,
             resolv_conf: resolv_conf(),
-            own_network: step.network == NetworkMode::None,
             capture: self.namespace()?.scope != Scope::Host,
-            insecure: step.security == SecurityMode::Insecure,
             mounts,
-            files: step
-                .files
-                .iter()
-                .map(|file| (file.path.clone(), file.data.clone(), file.mode))
-                .collect(),
+            ..plain_job(step)
         })
+    }
+}
+
+/// The job of a step as far as it does not matter where it runs: without a root, mounts and a resolver.
+#[must_use]
+pub fn plain_job(step: &Step) -> StepJob {
+    let hostname = if step.hostname.is_empty() {
+        HOSTNAME.to_owned()
+    } else {
+        step.hostname.clone()
+    };
+    StepJob {
+        argv: step.argv.clone(),
+        env: step.env.clone(),
+        cwd: step.cwd.clone(),
+        user: step.user.clone(),
+        hosts: hosts(&hostname, &step.extra_hosts),
+        hostname,
+        own_network: step.network == NetworkMode::None,
+        insecure: step.security == SecurityMode::Insecure,
+        files: step
+            .files
+            .iter()
+            .map(|file| (file.path.clone(), file.data.clone(), file.mode))
+            .collect(),
+        ..StepJob::default()
     }
 }
 

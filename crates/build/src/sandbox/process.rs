@@ -36,7 +36,8 @@ fn exec_kind(failure: &Failure) -> ExecErrorKind {
 }
 
 /// A failure of the inner half as an error of the executor.
-pub(super) fn error(failure: Failure, hint: Option<String>) -> ExecError {
+#[must_use]
+pub fn error(failure: Failure, hint: Option<String>) -> ExecError {
     let kind = exec_kind(&failure);
     let mut messages = failure.messages.into_iter();
     let context = messages.next().unwrap_or_default();

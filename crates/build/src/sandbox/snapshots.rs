@@ -311,7 +311,8 @@ fn ids(layers: &[ChainLayer]) -> Vec<Digest> {
 }
 
 /// A directory of a tree as a tree of its own.
-fn below(tree: &Tree, directory: InodeId) -> Layer {
+#[must_use]
+pub fn below(tree: &Tree, directory: InodeId) -> Layer {
     let mut first: std::collections::HashMap<InodeId, Vec<u8>> = std::collections::HashMap::new();
     let mut layer = Layer::default();
     for (path, id) in tree.walk_at(directory) {

@@ -7,6 +7,7 @@
 mod cache;
 mod check;
 mod error;
+mod executor;
 pub(crate) mod lookup;
 mod platform;
 mod request;
@@ -26,7 +27,6 @@ use firebuild_build::history;
 use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
 use firebuild_build::remote_cache::RemoteCache;
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
-use firebuild_build::sandbox::Sandbox;
 use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
 use firebuild_oci::{Digest, ImageConfig, Reference};
@@ -40,7 +40,7 @@ pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
-pub use request::Request;
+pub use request::{Isolation, Request};
 
 use crate::paths::Paths;
 use sources::Sources;
@@ -107,22 +107,23 @@ pub fn build(
         epoch: lowered.epoch,
         caches: RemoteCache::open(&request.cache_from, sink),
     };
-    let executor = Sandbox::new(&store);
-    let solved = solve::solve(&lowered.graph, &store, &executor, &options, sink, cancel).map_err(
-        |error| {
-            let kind = match error.kind() {
-                SolveErrorKind::Cancelled => BuildErrorKind::Cancelled,
-                _ => BuildErrorKind::Step,
-            };
-            let (place, hints) = (source.place(error.span()), error.hints().to_vec());
-            let full = disk_full(&error).then(no_space_hint);
-            let message = error.to_string();
-            BuildError::caused(kind, message, error)
-                .at(place)
-                .hints(hints)
-                .hints(full)
-        },
-    )?;
+    let executor = executor::executor(&store, paths, &request.isolation);
+    let solved = solve::solve(&lowered.graph, &store, &*executor, &options, sink, cancel);
+    // VMs have no business in what follows.
+    drop(executor);
+    let solved = solved.map_err(|error| {
+        let kind = match error.kind() {
+            SolveErrorKind::Cancelled => BuildErrorKind::Cancelled,
+            _ => BuildErrorKind::Step,
+        };
+        let (place, hints) = (source.place(error.span()), error.hints().to_vec());
+        let full = disk_full(&error).then(no_space_hint);
+        let message = error.to_string();
+        BuildError::caused(kind, message, error)
+            .at(place)
+            .hints(hints)
+            .hints(full)
+    })?;
     let chain = &solved.chain;
     let mut config = lowered.config.clone();
     let times: Vec<Option<i64>> = chain.layers().iter().map(|layer| layer.created).collect();

@@ -8,6 +8,8 @@ use firebuild_build::remote_cache::{CacheFrom, CacheTo};
 use firebuild_build::solve::NoCache;
 use firebuild_oci::{Platform, Reference};
 
+use crate::microvm_executor::MicroVmOptions;
+
 /// A build.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -53,6 +55,18 @@ pub struct Request {
     pub(super) only_check: bool,
     /// Without a target all stages are checked.
     pub(super) all_stages: bool,
+    /// Where RUN executes.
+    pub isolation: Isolation,
+}
+
+/// Where RUN executes. It changes no result and no cache key.
+#[derive(Clone, Debug, Default)]
+pub enum Isolation {
+    /// In namespaces on this host.
+    #[default]
+    Sandbox,
+    /// In VMs of the build.
+    MicroVm(Box<MicroVmOptions>),
 }
 
 impl Request {
@@ -81,6 +95,7 @@ impl Request {
             post_build_commands: Vec::new(),
             only_check: false,
             all_stages: true,
+            isolation: Isolation::default(),
         }
     }
 }

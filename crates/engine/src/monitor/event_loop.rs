@@ -226,6 +226,8 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                 self.kill_at = None;
                 self.deadline = Some(Instant::now() + RESTART);
             }
+            // An application's guest takes no tasks; what it says of them is nothing to us.
+            AgentEvent::Ready | AgentEvent::Connect { .. } | AgentEvent::Pong => {}
             AgentEvent::Closed => self.channel_closed = true,
         }
     }

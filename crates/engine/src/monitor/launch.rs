@@ -1,6 +1,7 @@
 //! From an order to a machine that boots.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use firebuild_guest_proto::RunConfig;
 use firebuild_vm::accel;
@@ -37,7 +38,7 @@ pub(crate) struct Launched {
 
 /// Launches. What was made is removed again when something fails.
 pub(crate) fn launch(owned: &Owned, order: &Order, vminit: &[u8]) -> Result<Launched, RunError> {
-    let backend = backend(order)?;
+    let backend = backend(order.spec.accel, &order.state)?;
     let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
     let place = dir.path().to_owned();
     let launched = launch_in(dir, &backend, owned, order, vminit);
@@ -94,7 +95,7 @@ fn launch_in(
 
 /// What would be launched, as text: the spec and the plan. Nothing is made.
 pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
-    let backend = backend(order)?;
+    let backend = backend(order.spec.accel, &order.state)?;
     let user = uid::planned()
         .map_err(|error| Error::caused(RunErrorKind::Launch, "no user for the machine", error))?;
     let dir = RunDir::dry(&order.runtime, order.id.as_str(), user).map_err(run_dir_error)?;
@@ -110,7 +111,12 @@ pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
     Ok((spec + "\n", plan.to_text()))
 }
 
-fn plan(backend: &Qemu, spec: VmSpec, dir: &RunDir) -> Result<(CheckedSpec, LaunchPlan), RunError> {
+/// Checks a spec and plans it.
+pub(crate) fn plan(
+    backend: &Qemu,
+    spec: VmSpec,
+    dir: &RunDir,
+) -> Result<(CheckedSpec, LaunchPlan), RunError> {
     let checked = spec.check(&backend.capabilities()).map_err(|error| {
         Error::caused(RunErrorKind::Machine, "this machine is not possible", error)
     })?;
@@ -125,7 +131,7 @@ fn plan(backend: &Qemu, spec: VmSpec, dir: &RunDir) -> Result<(CheckedSpec, Laun
 }
 
 /// QEMU as it is on this host.
-fn backend(order: &Order) -> Result<Qemu, RunError> {
+pub(crate) fn backend(wanted: Accel, state: &Path) -> Result<Qemu, RunError> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if !path.is_empty() {
         path.push(":");
@@ -140,11 +146,11 @@ fn backend(order: &Order) -> Result<Qemu, RunError> {
             ),
         )
     })?;
-    let kvm = match order.spec.accel {
+    let kvm = match wanted {
         Accel::Tcg => KvmState::Unusable {
             reason: "it was not asked for".to_owned(),
         },
-        Accel::Auto | Accel::Kvm => accel::probe(&program, &order.state),
+        Accel::Auto | Accel::Kvm => accel::probe(&program, state),
     };
     Ok(Qemu {
         program,
@@ -154,7 +160,8 @@ fn backend(order: &Order) -> Result<Qemu, RunError> {
     })
 }
 
-fn refreshed(guest: &RunConfig) -> Result<RunConfig, RunError> {
+/// The configuration with the time and entropy of now.
+pub(crate) fn refreshed(guest: &RunConfig) -> Result<RunConfig, RunError> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     getrandom(&mut entropy[..], GetRandomFlags::empty())
         .map_err(|error| Error::caused(RunErrorKind::Io, "cannot get random bytes", error))?;
