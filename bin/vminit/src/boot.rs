@@ -58,6 +58,7 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     let devices = Devices::watch(journal);
     modules::load_all(&config.modules, journal);
     let mut link = Link::open(&config.channel, &devices, steps::limits(&config.root))?;
+    journal.debug("the channel is open");
     link.send(&GuestMessage::Hello(Hello::new(Vec::new(), None)), journal);
     link.send(&GuestMessage::ConfigAck, journal);
     link.flush(journal);
@@ -96,11 +97,15 @@ fn machine(
     }
     *writable = mounts::enter_root(&config.root, devices, journal)?;
     mounts::expected(journal)?;
+    journal.debug("the usual file systems are mounted");
     settings(journal);
     if !matches!(config.root, RootLayout::Steps { .. }) {
         files::write_all(config, journal);
+        journal.debug("the files in /etc are written");
     }
-    net::configure(&config.interfaces, devices, journal)
+    net::configure(&config.interfaces, devices, journal)?;
+    journal.debug("the network is up");
+    Ok(())
 }
 
 /// Settings of the kernel that containers have and programs in images rely on: any user may listen on any port and ping.

@@ -65,8 +65,11 @@ pub(crate) fn enter_root(
             scratch,
         } => {
             mount_disk(image, filesystem, IMAGE, MountFlags::RDONLY, devices)?;
+            journal.debug("the image is mounted");
             mount_disk(scratch, "ext4", SCRATCH, MountFlags::empty(), devices)?;
+            journal.debug("the scratch disk is mounted");
             overlay(journal)?;
+            journal.debug("the overlay is laid");
             writable.filesystems = vec![open_root(ROOT)?, open_root(SCRATCH)?];
         }
         RootLayout::Private { disk, filesystem } => {

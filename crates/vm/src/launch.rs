@@ -203,17 +203,17 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
             kept.map_err(|e| LaunchError::io(LaunchErrorKind::Descriptor(INITRD.to_owned()), e))?,
         );
     }
+    let mut awaited = Vec::new();
     for planned in &plan.processes {
-        let ready = planned
-            .ready
-            .as_deref()
-            .map(|name| descriptors.take(name))
-            .transpose()?;
         let process = start_process(planned, &mut descriptors)?;
         let index = machine.add_process(process);
-        if let Some(ready) = ready {
-            wait_ready(planned, machine, index, &ready)?;
+        if let Some(name) = planned.ready.as_deref() {
+            awaited.push((planned, index, descriptors.take(name)?));
         }
+    }
+    // While one gets ready, the next one starts: none of them waits for another.
+    for (planned, index, ready) in awaited {
+        wait_ready(planned, machine, index, &ready)?;
     }
     Ok(())
 }
