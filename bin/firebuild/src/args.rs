@@ -150,7 +150,7 @@ pub(crate) struct KernelArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
-    /// Import a kernel: a .deb package, a vmlinuz, an ELF vmlinux, or the running one
+    /// Import a kernel: its .deb packages, a vmlinuz, an ELF vmlinux, or the running one
     Import(KernelImportArgs),
     /// List kernels
     Ls(FormatArgs),
@@ -165,13 +165,15 @@ pub(crate) enum KernelCommand {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     firebuild kernel import linux-image-6.1.0-40-cloud-amd64_6.1.153-1_amd64.deb\n  \
+    firebuild kernel import linux-image-6.8.0-50-generic.deb linux-modules-6.8.0-50-generic.deb\n  \
     firebuild kernel import --host")]
 pub(crate) struct KernelImportArgs {
-    /// The package or image
+    /// The packages of one kernel (Ubuntu splits the image from its modules), or its image, with or without packages of
+    /// modules
     #[arg(value_name = "FILE", required_unless_present = "host")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// Take the running kernel and its modules from /boot and /lib/modules
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, conflicts_with = "files")]
     pub(crate) host: bool,
     /// Name of the kernel (default: its release)
     #[arg(long, value_name = "ID")]

@@ -21,8 +21,9 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Copies a disk image into a new file: by sharing its blocks, else the data without the holes.
-pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies a disk image into a new file: by sharing its blocks, else the data without the holes. When `stop` says so it
+/// ends with `Interrupted`, and the new file is not whole.
+pub(crate) fn copy(from: &Path, to: &Path, stop: &mut dyn FnMut() -> bool) -> io::Result<()> {
     let from = fs_err::File::open(from)?.into_file();
     let to = create(to)?;
     if ioctl_ficlone(&to, &from).is_ok() {
@@ -42,6 +43,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let hole = seek(&from, SeekFrom::Hole(data))?.min(size);
         at = data;
         while at < hole {
+            if stop() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let rest = usize::try_from(hole - at).unwrap_or(STEP);
             let part = &mut buffer[..rest.min(STEP)];
             from.read_exact_at(part, at)?;
@@ -67,10 +71,10 @@ mod tests {
         file.write_all_at(b"begin", 0).unwrap();
         file.write_all_at(&vec![7; 3 << 20], 10 << 20).unwrap();
         file.write_all_at(b"end", (64 << 20) - 3).unwrap();
-        copy(&from, &to).unwrap();
+        copy(&from, &to, &mut || false).unwrap();
         assert!(fs_err::read(&from).unwrap() == fs_err::read(&to).unwrap());
         let blocks = fs_err::metadata(&to).unwrap().blocks();
         assert!(blocks * 512 < 8 << 20, "{blocks} blocks");
-        copy(&from, &to).unwrap_err(); // never over an existing file
+        copy(&from, &to, &mut || false).unwrap_err(); // never over an existing file
     }
 }

@@ -24,9 +24,10 @@ pub(crate) fn run(paths: &Paths, args: &KernelArgs) -> Done {
 }
 
 fn import(paths: &Paths, args: &KernelImportArgs) -> Done {
-    let source = match &args.file {
-        Some(file) => Source::Files(vec![file.clone()]),
-        None => Source::Host("/".into()),
+    let source = if args.host {
+        Source::Host("/".into())
+    } else {
+        Source::Files(args.files.clone())
     };
     let request = Request {
         source,

@@ -89,7 +89,11 @@ fn with_hint(error: run::RunError) -> Failure {
         RunErrorKind::NoSpace => Some("free some space, or point --home to a larger disk"),
         _ => None,
     };
-    let failure = Failure::new(error).code(FAILED_TO_RUN);
+    let code = match error.kind() {
+        RunErrorKind::Cancelled(signal) => 128 + signal,
+        _ => FAILED_TO_RUN,
+    };
+    let failure = Failure::new(error).code(code);
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,

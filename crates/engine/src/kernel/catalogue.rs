@@ -120,12 +120,19 @@ impl Catalogue {
         Err(Error::new(KernelErrorKind::NotFound, message))
     }
 
-    /// Waits until nobody changes the catalogue, and keeps everybody from it.
+    /// Waits until nobody changes the catalogue, and keeps everybody from it. It is enough to be allowed to read it.
     ///
     /// # Errors
     /// When the lock cannot be opened.
     pub fn hold(&self) -> Result<Hold, KernelError> {
-        self.lock(FlockOperation::LockShared)
+        let path = self.dir.join("lock");
+        match fs_err::File::open(&path) {
+            Ok(file) => lock(file.into_file(), &path, FlockOperation::LockShared),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.lock(FlockOperation::LockShared)
+            }
+            Err(error) => Err(io("open", &path, error)),
+        }
     }
 
     /// The exclusive lock. What earlier holders left half-made is removed.
@@ -151,13 +158,7 @@ impl Catalogue {
             .open(&path)
             .map_err(|error| io("open", &path, error))?
             .into_file();
-        loop {
-            match flock(&file, operation) {
-                Ok(()) => return Ok(Hold { _file: file }),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(io("lock", &path, error)),
-            }
-        }
+        lock(file, &path, operation)
     }
 
     /// Reads one entry.
@@ -221,6 +222,16 @@ impl Catalogue {
             KernelErrorKind::NotFound,
             format!("there is no kernel called {id}; {known}"),
         )
+    }
+}
+
+fn lock(file: File, path: &Path, operation: FlockOperation) -> Result<Hold, KernelError> {
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(Hold { _file: file }),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io("lock", path, error)),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A kernel package (`.deb`), a `vmlinuz`, or a `vmlinux`, compressed or not. Several packages
-    /// are taken as one: Ubuntu splits the image from its modules.
+    /// are taken as one (Ubuntu splits the image from its modules), and may bring the modules of one image.
     Files(Vec<PathBuf>),
     /// The running kernel, below this root (`/`).
     Host(PathBuf),
@@ -168,9 +168,24 @@ fn from_files(paths: &[PathBuf], scratch: &Path, events: Events<'_>) -> Result<F
             })
         }
         ([], [_, ..]) => from_packages(paths, names, &packages, files),
+        ([path], [package, ..]) if images_in(&files).is_empty() => {
+            let file = fs_err::File::open(path).map_err(|error| io("read", path, error))?;
+            let what = path.display().to_string();
+            Ok(Found {
+                image: read_bounded(file, LARGEST_VMLINUX, &what)?,
+                what,
+                origin: Origin {
+                    files: names,
+                    package: Some(format!("{} {}", package.package, package.version)),
+                },
+                files: Some(files),
+                hint: None,
+            })
+        }
         _ => Err(Error::new(
             KernelErrorKind::NotAKernel,
-            "give either one kernel image or the packages of one kernel",
+            "these files hold several kernels: give one image, the packages of one kernel, or one image with the packages \
+             of its modules",
         )),
     }
 }
@@ -181,17 +196,7 @@ fn from_packages(
     packages: &[Control],
     files: FileSet,
 ) -> Result<Found, KernelError> {
-    let images: Vec<String> = [
-        "boot/vmlinuz-",
-        "boot/vmlinux-",
-        "usr/lib/modules/",
-        "lib/modules/",
-    ]
-    .iter()
-    .flat_map(|prefix| files.names(prefix))
-    .filter(|name| name.starts_with("boot/") || name.ends_with("/vmlinuz"))
-    .map(str::to_owned)
-    .collect();
+    let images = images_in(&files);
     let what = paths
         .iter()
         .map(|path| path.display().to_string())
@@ -235,6 +240,21 @@ fn from_packages(
         },
         hint: missing.map(|names| format!("give {names} along with it")),
     })
+}
+
+/// The kernel images among the files of packages.
+fn images_in(files: &FileSet) -> Vec<String> {
+    [
+        "boot/vmlinuz-",
+        "boot/vmlinux-",
+        "usr/lib/modules/",
+        "lib/modules/",
+    ]
+    .iter()
+    .flat_map(|prefix| files.names(prefix))
+    .filter(|name| name.starts_with("boot/") || name.ends_with("/vmlinuz"))
+    .map(str::to_owned)
+    .collect()
 }
 
 /// The kernel packages that the given ones need and that were not given.

@@ -327,6 +327,25 @@ fn what_a_crash_left_is_swept_and_damage_is_told() {
     assert!(listing.broken[0].to_string().contains("damaged"));
 }
 
+#[test]
+fn a_kernel_that_a_machine_is_about_to_open_stays() {
+    let home = Home::new();
+    let file = home.file("vmlinux", &elf_kernel(true, 0));
+    let kernel = home.import(&[file]).unwrap().kernel;
+    let catalogue = Catalogue::new(&home.paths);
+    // Two starts at once do not wait for each other.
+    let holds = [catalogue.hold().unwrap(), catalogue.hold().unwrap()];
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| remove(&home.paths, &[RELEASE.to_owned()]));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!removal.is_finished() && kernel.vmlinux().exists());
+        drop(holds);
+        removal.join().unwrap().unwrap();
+    });
+    assert!(!kernel.dir().exists());
+    home.nothing_left();
+}
+
 /// Packs a directory into a Debian package with the host's tools.
 fn deb(home: &Home, name: &str, control: &str, tree: &BTreeMap<String, Vec<u8>>) -> PathBuf {
     let root = home.dir.path().join(format!("{name}-tree"));
@@ -473,12 +492,16 @@ fn split_packages_and_packages_without_a_kernel() {
         "{warnings:?}"
     );
     let modules = deb(&home, "linux-modules-split", "", &module_tree());
-    let (imported, warnings) = home.import_as(&[image.clone(), modules], None);
+    let (imported, warnings) = home.import_as(&[image.clone(), modules.clone()], None);
     assert_eq!(imported.unwrap().kernel.modules.len(), 8);
     assert!(!warnings.iter().any(|w| w.contains("cannot run a VM")));
 
+    // An image of one's own beside the modules that were built with it.
     let elf = home.file("vmlinux", &elf_kernel(true, 0));
-    assert!(home.import(&[image, elf]).is_err());
+    let kernel = home.import(&[elf.clone(), modules]).unwrap().kernel;
+    assert_eq!(kernel.modules.len(), 8);
+    let error = home.import(&[image, elf]).unwrap_err();
+    assert!(error.to_string().contains("several kernels"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::launch::{Launched, launch};
 use super::order::Order;
 use super::{disk, report};
 use crate::instance::{Ended, Owned, RECORDS};
+use crate::kernel;
 use crate::run::RunError;
 
 /// How an instance ended.
@@ -16,15 +17,22 @@ pub(crate) struct Concluded {
 }
 
 /// Runs an instance to its end. What it used is released whatever happens; its record stays, unless the
-/// order says otherwise or nothing was ever started.
+/// order says otherwise or nothing was ever started. `held` keeps the kernel from being removed until it is open.
 pub(crate) fn own(
     owned: Owned,
     order: &Order,
     vminit: &[u8],
+    held: Option<kernel::Hold>,
     mut front: Front<'_>,
 ) -> Result<Concluded, RunError> {
-    let launched = match launch(&owned, order, vminit) {
-        Ok(launched) => launched,
+    let launched = match launch(&owned, order, vminit, &mut || front.interrupted()) {
+        Ok(launched) => {
+            drop(held);
+            if let Some(reporter) = &front.reporter {
+                reporter.tell(&report::News::Launched);
+            }
+            launched
+        }
         Err(error) => {
             // Nothing has run: nothing is left of the attempt. Its own failure is less than the error.
             let _ = disk::remove(owned.instance());
@@ -56,6 +64,7 @@ fn conclude(owned: Owned, remove: bool, finished: Finished) -> Concluded {
         mut ended,
         server,
         mut cleanup,
+        abandoned,
         reporter,
     } = finished;
     if let Err(error) = disk::remove(owned.instance()) {
@@ -72,7 +81,11 @@ fn conclude(owned: Owned, remove: bool, finished: Finished) -> Concluded {
         Server::end(server, &ended);
     }
     // Without an exit record the instance would look dead, which is then the truth.
-    let removed = if remove { owned.remove() } else { Ok(()) };
+    let removed = if remove || abandoned {
+        owned.remove()
+    } else {
+        Ok(())
+    };
     for error in [written.err(), removed.err()].into_iter().flatten() {
         if !ended.error.is_empty() {
             ended.error.push('\n');

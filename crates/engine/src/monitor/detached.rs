@@ -115,11 +115,13 @@ fn monitor(vminit: &[u8]) -> Result<(), Cause> {
         raw: None,
         terminal: None,
         signals,
+        resized: false,
         meaning: SignalMeaning::Stop,
         reporter: Some(reporter),
         notices: &mut |_| {},
     };
-    own(owned, &order, vminit, front)?;
+    // The `run` that waits holds the kernel and the image until the machine is launched.
+    own(owned, &order, vminit, None, front)?;
     Ok(())
 }
 

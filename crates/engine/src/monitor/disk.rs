@@ -13,8 +13,12 @@ use crate::sparse::{copy, create};
 /// The label of scratch disks.
 const LABEL: &str = "firebuild-rw";
 
-/// Makes the disk in the directory of an instance.
-pub(crate) fn make(instance: &Instance, scratch: &Scratch) -> Result<(), RunError> {
+/// Makes the disk in the directory of an instance. A copy ends with an error of `Io` when `stop` says so.
+pub(crate) fn make(
+    instance: &Instance,
+    scratch: &Scratch,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(), RunError> {
     let (name, made): (_, Result<(), Cause>) = match scratch {
         Scratch::Empty { bytes } => {
             let path = instance.path(RECORDS.scratch);
@@ -27,7 +31,7 @@ pub(crate) fn make(instance: &Instance, scratch: &Scratch) -> Result<(), RunErro
         }
         Scratch::Copy { of } => {
             let path = instance.path(RECORDS.copy);
-            (path.clone(), copy(of, &path).map_err(Cause::from))
+            (path.clone(), copy(of, &path, stop).map_err(Cause::from))
         }
     };
     made.map_err(|cause| {

@@ -8,35 +8,29 @@
 //! Nothing in a turn blocks but writes to the log. Output is taken from the guest only as far as the
 //! front has room for it, so a reader who stalls stops the application's writes, and only those.
 
+mod asked;
+mod ending;
+mod streams;
+
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use firebuild_guest_proto::{ExitRecord, ExitStatus, Incoming, MessageLevel, Signal};
+use firebuild_guest_proto::{ExitRecord, MessageLevel};
 use firebuild_vm::{Agent, AgentEvent, Machine, MachineState};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::control::{Answer, Request, Server};
-use super::front::{Front, Notice, SignalMeaning};
+use super::control::Server;
+use super::front::{Front, Notice};
 use super::output::Output;
 use super::report::{News, Reporter};
-use super::terminal;
 use crate::instance::{Ended, FORMAT, Owned, RECORDS, Started};
-use crate::log_file::{LogWriter, Stream};
+use crate::log_file::LogWriter;
+use ending::failure;
 
 /// How long a guest may take to restart after its exit record was acknowledged.
 const RESTART: Duration = Duration::from_secs(5);
-/// How long a guest may take to report after its application was killed.
-const REPORT: Duration = Duration::from_secs(5);
-/// The grace period of a monitor that is itself asked to end.
-const OWN_GRACE: Duration = Duration::from_secs(10);
-/// Interrupts after which the machine is ended, as with `docker run`.
-const INSISTENCE: u32 = 3;
-/// Lines of the console that an error shows; all of them are in the console's log.
-const CONSOLE_LINES: usize = 8;
-/// Bytes of the caller's input read in one go.
-const INPUT: usize = 64 << 10;
 
 /// An owner at work.
 pub(crate) struct EventLoop<'a, 'f> {
@@ -76,6 +70,8 @@ enum EndedBy {
     Kill,
     /// A signal to the owner before the application ran.
     Signal(u8),
+    /// The `run` that waited for the start has gone.
+    Abandoned,
     /// The guest broke the rules of the channel.
     Fault(String),
 }
@@ -86,6 +82,8 @@ pub(crate) struct Finished {
     pub(crate) server: Option<Server>,
     /// What could not be cleaned up.
     pub(crate) cleanup: Vec<String>,
+    /// Whoever asked for it has gone before it was up: nobody knows of it.
+    pub(crate) abandoned: bool,
     /// Somebody who still waits for the start.
     pub(crate) reporter: Option<Reporter>,
 }
@@ -125,6 +123,9 @@ impl<'a, 'f> EventLoop<'a, 'f> {
 
     /// Runs until the machine has ended and its output is written.
     pub(crate) fn run(mut self) -> Finished {
+        if self.front.resized {
+            self.resize();
+        }
         loop {
             let state = self.machine.pump();
             if state == MachineState::Ended {
@@ -139,9 +140,16 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             if state == MachineState::Ended && self.channel_closed && self.is_drained() {
                 break;
             }
-            if let Err(error) = self.wait() {
-                self.end(EndedBy::Fault(format!("cannot wait for events: {error}")));
-                break;
+            match self.wait() {
+                Ok(()) => {}
+                Err(Errno::PIPE) => {
+                    self.end(EndedBy::Abandoned);
+                    break;
+                }
+                Err(error) => {
+                    self.end(EndedBy::Fault(format!("cannot wait for events: {error}")));
+                    break;
+                }
             }
         }
         self.finish()
@@ -232,216 +240,6 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         }
     }
 
-    /// Moves output to the log and the front; says whether anything moved.
-    fn output(&mut self) -> bool {
-        let stdout = take(
-            self.agent.stdout(),
-            Stream::Stdout,
-            self.front.stdout.as_ref(),
-            &mut self.log,
-            self.give_up,
-        );
-        let stderr = {
-            let front = self.front.stderr.as_ref();
-            take(
-                self.agent.stderr(),
-                Stream::Stderr,
-                front,
-                &mut self.log,
-                self.give_up,
-            )
-        };
-        for (taken, is_stdout) in [(&stdout, true), (&stderr, false)] {
-            match (taken, is_stdout) {
-                (Taken::Bytes(count), true) => self.agent.consume_stdout(*count),
-                (Taken::Bytes(count), false) => self.agent.consume_stderr(*count),
-                (Taken::Stop, true) => self.agent.stop_stdout(),
-                (Taken::Stop, false) => self.agent.stop_stderr(),
-                (Taken::Nothing | Taken::LogFailed(..), _) => {}
-            }
-            if let Taken::LogFailed(count, error) = taken {
-                let text = format!("the output is not recorded any more: {error}");
-                (self.front.notices)(Notice::Note(text));
-                self.log = None;
-                if is_stdout {
-                    self.agent.consume_stdout(*count);
-                } else {
-                    self.agent.consume_stderr(*count);
-                }
-            }
-        }
-        !matches!((stdout, stderr), (Taken::Nothing, Taken::Nothing))
-    }
-
-    /// Moves the caller's input to the application.
-    fn input(&mut self) {
-        let Some(stdin) = &self.front.stdin else {
-            return;
-        };
-        let Some(room) = self.agent.stdin_room() else {
-            self.front.stdin = None; // the application reads no more
-            return;
-        };
-        if room == 0 || !is_readable(stdin) {
-            return;
-        }
-        let mut buffer = [0; INPUT];
-        let wanted = room.min(INPUT);
-        match rustix::io::read(stdin, &mut buffer[..wanted]) {
-            Ok(0) => {
-                self.agent.end_stdin();
-                self.front.stdin = None;
-            }
-            Ok(count) => {
-                self.agent.write_stdin(&buffer[..count]);
-            }
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            // A terminal that has gone, a directory: nothing more will come.
-            Err(_) => {
-                self.agent.end_stdin();
-                self.front.stdin = None;
-            }
-        }
-    }
-
-    fn signals(&mut self) {
-        while let Ok(Some(received)) = self.front.signals.read() {
-            let Some(signal) = u8::try_from(received.number)
-                .ok()
-                .and_then(Signal::from_number)
-            else {
-                continue;
-            };
-            if received.number == WINCH {
-                self.resize();
-            } else if self.front.meaning == SignalMeaning::Stop {
-                self.stop(OWN_GRACE, None);
-            } else {
-                self.forward(signal);
-            }
-        }
-    }
-
-    fn resize(&mut self) {
-        let size = self.front.terminal.as_ref().and_then(terminal::size);
-        if let Some(size) = size
-            && let Err(error) = self.agent.resize(size)
-        {
-            self.fault(&error);
-        }
-    }
-
-    /// A signal to `run` is the application's, once there is one.
-    fn forward(&mut self, signal: Signal) {
-        if self.phase == Phase::Booting {
-            self.end(EndedBy::Signal(signal.number()));
-            return;
-        }
-        if matches!(signal, Signal::INT | Signal::TERM) {
-            self.interrupts += 1;
-            if self.interrupts >= INSISTENCE {
-                self.give_up = true;
-                self.end(EndedBy::Kill);
-                return;
-            }
-        }
-        if self.phase == Phase::Running
-            && let Err(error) = self.agent.signal(signal)
-        {
-            self.fault(&error);
-        }
-    }
-
-    fn requests(&mut self) {
-        // The closure needs the rest of `self`.
-        let Some(mut server) = self.server.take() else {
-            return;
-        };
-        server.serve(&mut |request| self.request(&request));
-        self.server = Some(server);
-    }
-
-    fn request(&mut self, request: &Request) -> Option<Answer> {
-        let number = match request {
-            Request::Stop { signal, .. } | Request::Kill { signal } => *signal,
-            Request::Wait => return None,
-        };
-        let signal = match number.map(Signal::from_number) {
-            Some(None) => return Some(Answer::refused("there is no such signal")),
-            Some(Some(signal)) => Some(signal),
-            None => None,
-        };
-        match request {
-            Request::Stop { grace_ms, .. } => self.stop(Duration::from_millis(*grace_ms), signal),
-            Request::Kill { .. } => match signal {
-                None => self.end(EndedBy::Kill),
-                Some(_) if self.phase == Phase::Booting => {
-                    if signal == Some(Signal::KILL) {
-                        self.end(EndedBy::Kill);
-                    } else {
-                        return Some(Answer::refused("its application does not run yet"));
-                    }
-                }
-                Some(signal) => {
-                    if signal == Signal::KILL {
-                        self.deadline_within(REPORT);
-                    }
-                    if let Err(error) = self.agent.signal(signal) {
-                        self.fault(&error);
-                    }
-                }
-            },
-            Request::Wait => {}
-        }
-        Some(Answer::done())
-    }
-
-    /// Asks the application to end, and sees to it that it does.
-    fn stop(&mut self, grace: Duration, signal: Option<Signal>) {
-        if self.phase == Phase::Booting {
-            self.end(EndedBy::Kill);
-            return;
-        }
-        let asked = match signal {
-            None => self.agent.shutdown(grace),
-            Some(signal) => {
-                self.kill_at = Instant::now().checked_add(grace);
-                self.agent.signal(signal)
-            }
-        };
-        if let Err(error) = asked {
-            self.fault(&error);
-        }
-        self.deadline_within(grace.saturating_add(REPORT));
-    }
-
-    fn deadline_within(&mut self, time: Duration) {
-        let wanted = Instant::now().checked_add(time);
-        self.deadline = match (self.deadline, wanted) {
-            (Some(old), Some(new)) => Some(old.min(new)),
-            (old, new) => old.or(new),
-        };
-    }
-
-    fn deadlines(&mut self) {
-        let now = Instant::now();
-        if self.kill_at.is_some_and(|at| at <= now) {
-            self.kill_at = None;
-            if let Err(error) = self.agent.signal(Signal::KILL) {
-                self.fault(&error);
-            }
-        }
-        if self.deadline.is_some_and(|at| at <= now) {
-            self.deadline = None;
-            if self.exit.is_some() {
-                // It has said how it ended; how it leaves does not matter.
-                let _ = self.machine.kill();
-            } else {
-                self.end(EndedBy::Kill);
-            }
-        }
-    }
-
     fn fault(&mut self, error: &dyn std::error::Error) {
         let mut text = error.to_string();
         let mut next = error.source();
@@ -518,127 +316,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         }
         Ok(())
     }
-
-    fn finish(mut self) -> Finished {
-        if let Some(log) = &mut self.log {
-            let _ = log.finish();
-        }
-        drop(self.front.raw.take());
-        let end = self.machine.finish();
-        let killed = end.killed;
-        let (exit_code, error) = match (&self.exit, &self.ended_by) {
-            (Some(record), _) => (record.exit_code(), failure(record)),
-            (None, Some(EndedBy::Kill)) => (128 + Signal::KILL.number(), String::new()),
-            (None, Some(EndedBy::Signal(number))) => (128 + number, String::new()),
-            (None, Some(EndedBy::Fault(text))) => (125, text.clone()),
-            (None, None) => {
-                let code = match end.exit {
-                    Some(firebuild_sys::process::Exit::Signal(9)) if !killed => 137,
-                    _ => 125,
-                };
-                (code, last_words(&end, self.last_words.as_deref()))
-            }
-        };
-        Finished {
-            ended: Ended {
-                format: FORMAT,
-                exit_code,
-                oom_killed: self.exit.as_ref().is_some_and(|record| record.oom_killed),
-                error,
-                finished_at: Timestamp::now(),
-            },
-            server: self.server,
-            cleanup: end.cleanup.iter().map(|error| chain(error)).collect(),
-            reporter: self.front.reporter.take(),
-        }
-    }
 }
 
 /// `SIGWINCH`, `signal(7)`.
 pub(crate) const WINCH: i32 = 28;
-
-enum Taken {
-    Nothing,
-    Bytes(usize),
-    /// Nobody reads any more.
-    Stop,
-    /// So many bytes went to the front, but not to the log.
-    LogFailed(usize, std::io::Error),
-}
-
-/// Takes what there is room for.
-fn take(
-    incoming: Incoming<'_>,
-    stream: Stream,
-    front: Option<&Output>,
-    log: &mut Option<LogWriter>,
-    give_up: bool,
-) -> Taken {
-    let Incoming::Bytes(bytes) = incoming else {
-        return Taken::Nothing;
-    };
-    let mut bytes = bytes;
-    match front {
-        Some(front) if front.is_broken() && !give_up => return Taken::Stop,
-        Some(front) if !give_up => {
-            bytes = &bytes[..bytes.len().min(front.room())];
-            front.push(bytes);
-        }
-        _ => {}
-    }
-    if bytes.is_empty() {
-        return Taken::Nothing;
-    }
-    match log.as_mut().map(|log| log.write(stream, bytes)) {
-        Some(Err(error)) => Taken::LogFailed(bytes.len(), error),
-        _ => Taken::Bytes(bytes.len()),
-    }
-}
-
-/// Whether a read returns at once.
-fn is_readable(fd: impl AsFd) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&now)), Ok(ready) if ready > 0)
-}
-
-/// What kept the application from running, if it did not run.
-fn failure(record: &ExitRecord) -> String {
-    match &record.status {
-        ExitStatus::Failed { message, .. } => message.clone(),
-        _ => String::new(),
-    }
-}
-
-/// For a machine that ended without an exit record: how, and what it said last.
-fn last_words(end: &firebuild_vm::MachineEnd, words: Option<&str>) -> String {
-    let mut text = end.words();
-    if let Some(words) = words {
-        text.push_str(&format!("\n  guest init: {words}"));
-    }
-    for line in interesting(&end.console) {
-        text.push_str(&format!("\n  console: {line}"));
-    }
-    text
-}
-
-/// The lines of a console that tell why a machine ended: those from a panic of the kernel on, else the
-/// last ones.
-fn interesting(console: &[String]) -> &[String] {
-    let panic = console
-        .iter()
-        .position(|line| line.contains("Kernel panic") || line.contains("Oops"));
-    let from = panic.unwrap_or(console.len().saturating_sub(CONSOLE_LINES));
-    let lines = &console[from..];
-    &lines[..lines.len().min(CONSOLE_LINES)]
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}

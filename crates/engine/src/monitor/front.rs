@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use firebuild_sys::signal::SignalFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::event_loop::WINCH;
 use super::output::Output;
 use super::report::Reporter;
 use super::terminal::RawMode;
@@ -58,12 +61,45 @@ pub(crate) struct Front<'a> {
     /// A terminal whose size the application follows.
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) signals: SignalFd,
+    /// The window changed its size while nobody could be told.
+    pub(crate) resized: bool,
     /// What a signal means.
     pub(crate) meaning: SignalMeaning,
     /// The `run` that waits for the start of a detached instance.
     pub(crate) reporter: Option<Reporter>,
     pub(crate) notices: Notices<'a>,
 }
+
+impl Front<'_> {
+    /// What ends the start of a machine before there is one: the number of a signal, or of `SIGPIPE` when the `run` that
+    /// waits for a detached one has gone.
+    pub(crate) fn interrupted(&mut self) -> Option<u8> {
+        while let Ok(Some(received)) = self.signals.read() {
+            if received.number == WINCH {
+                self.resized = true;
+            } else {
+                return u8::try_from(received.number).ok();
+            }
+        }
+        let reporter = self.reporter.as_ref()?;
+        let mut pipe = [PollFd::from_borrowed_fd(
+            reporter.as_fd(),
+            PollFlags::empty(),
+        )];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let _ = poll(&mut pipe, Some(&now));
+        pipe[0]
+            .revents()
+            .contains(PollFlags::ERR)
+            .then_some(SIGPIPE)
+    }
+}
+
+/// `signal(7)`.
+const SIGPIPE: u8 = 13;
 
 /// What signals mean to an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

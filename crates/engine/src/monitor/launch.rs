@@ -36,12 +36,20 @@ pub(crate) struct Launched {
     pub(crate) notices: Vec<String>,
 }
 
-/// Launches. What was made is removed again when something fails.
-pub(crate) fn launch(owned: &Owned, order: &Order, vminit: &[u8]) -> Result<Launched, RunError> {
+/// Says whether the start was interrupted, and by which signal.
+type Interrupted<'a> = &'a mut dyn FnMut() -> Option<u8>;
+
+/// Launches. What was made is removed again when something fails or the start is interrupted.
+pub(crate) fn launch(
+    owned: &Owned,
+    order: &Order,
+    vminit: &[u8],
+    interrupted: Interrupted<'_>,
+) -> Result<Launched, RunError> {
     let backend = backend(order.spec.accel, &order.state)?;
     let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
     let place = dir.path().to_owned();
-    let launched = launch_in(dir, &backend, owned, order, vminit);
+    let launched = launch_in(dir, &backend, owned, order, vminit, interrupted);
     if launched.is_err() {
         // Its lock is free again by now. The reason for the failure is known and worth more than this one.
         let _ = reclaim(&place);
@@ -55,13 +63,25 @@ fn launch_in(
     owned: &Owned,
     order: &Order,
     vminit: &[u8],
+    interrupted: Interrupted<'_>,
 ) -> Result<Launched, RunError> {
     // The guest's clock and entropy are as fresh as can be.
     let guest = refreshed(&order.guest)?;
     let mut spec = order.spec.clone();
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
     let (checked, plan) = plan(backend, spec, &dir)?;
-    disk::make(owned.instance(), &order.scratch)?;
+    let mut signal = None;
+    let made = disk::make(owned.instance(), &order.scratch, &mut || {
+        signal = signal.or_else(&mut *interrupted);
+        signal.is_some()
+    });
+    if let Some(signal) = signal.or_else(&mut *interrupted) {
+        return Err(Error::new(
+            RunErrorKind::Cancelled(signal),
+            "interrupted before the machine was started",
+        ));
+    }
+    made?;
     record(owned, RECORDS.spec, checked.spec())?;
     record(owned, RECORDS.plan, &plan)?;
     let mut machine = firebuild_vm::launch(&plan, dir).map_err(|error| {
@@ -91,6 +111,11 @@ fn launch_in(
         agent,
         notices,
     })
+}
+
+/// Finds out now what takes time to find out the first time: whether KVM works. The answer is remembered.
+pub(crate) fn warm_up(order: &Order) -> Result<(), RunError> {
+    backend(order.spec.accel, &order.state).map(|_| ())
 }
 
 /// What would be launched, as text: the spec and the plan. Nothing is made.

@@ -34,7 +34,7 @@ pub(crate) use conclude::own;
 pub(crate) use detached::{abandon, spawn};
 pub(crate) use event_loop::WINCH;
 pub(crate) use front::{Front, SignalMeaning};
-pub(crate) use launch::dry;
+pub(crate) use launch::{dry, warm_up};
 pub(crate) use output::Output;
 pub(crate) use report::{Causes, News, listen};
 pub(crate) use terminal::{RawMode, size as terminal_size};

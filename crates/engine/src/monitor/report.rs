@@ -17,6 +17,8 @@ const LONGEST: u64 = 256 << 10;
 pub(crate) enum News {
     /// Something to tell once.
     Notice { text: String },
+    /// The machine is launched: its kernel and its disks are open.
+    Launched,
     /// The application runs; the last line.
     Started,
     /// The application could not be executed; the last line.
@@ -80,8 +82,8 @@ impl AsFd for Reporter {
     }
 }
 
-/// Reads until the last line, handing notices on. `None` when the monitor ended without it.
-pub(crate) fn listen(pipe: OwnedFd, notice: &mut dyn FnMut(String)) -> Option<News> {
+/// Reads until the last line, handing the others on. `None` when the monitor ended without it.
+pub(crate) fn listen(pipe: OwnedFd, earlier: &mut dyn FnMut(News)) -> Option<News> {
     let mut pipe = BufReader::new(std::fs::File::from(pipe));
     loop {
         let mut line = Vec::new();
@@ -93,7 +95,7 @@ pub(crate) fn listen(pipe: OwnedFd, notice: &mut dyn FnMut(String)) -> Option<Ne
             return None;
         }
         match serde_json::from_slice(&line).ok()? {
-            News::Notice { text } => notice(text),
+            news @ (News::Notice { .. } | News::Launched) => earlier(news),
             last => return Some(last),
         }
     }
@@ -170,12 +172,16 @@ mod tests {
         reporter.tell(&News::Notice {
             text: "slow".to_owned(),
         });
+        reporter.tell(&News::Launched);
         let inner = Error::caused(0_u8, "inner", std::io::Error::other("root"));
         reporter.fail(&Error::caused(RunErrorKind::Port, "outer", inner));
         drop(reporter);
-        let mut notices = Vec::new();
-        let news = listen(reader.into(), &mut |text| notices.push(text)).unwrap();
-        assert_eq!(notices, ["slow"]);
+        let mut earlier = Vec::new();
+        let news = listen(reader.into(), &mut |news| earlier.push(news)).unwrap();
+        let slow = News::Notice {
+            text: "slow".to_owned(),
+        };
+        assert_eq!(earlier, [slow, News::Launched]);
         let News::Failed {
             kind,
             message,

@@ -3,7 +3,7 @@
 use firebuild_vm::net::host::HostNetwork;
 
 use super::error::{RunError, RunErrorKind};
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, hold, prepare};
 use super::request::{Detached, DiskFor, Outcome, Request};
 use crate::error::Error;
 use crate::instance::Instances;
@@ -22,6 +22,7 @@ pub fn detached(
     disk_for: DiskFor<'_>,
     notices: Notices<'_>,
 ) -> Result<Result<Detached, Outcome>, RunError> {
+    let mut held = Some(hold(paths)?);
     let kernel = kernel::select(
         paths,
         request.kernel_root.as_deref(),
@@ -59,7 +60,12 @@ pub fn detached(
             return Err(error);
         }
     };
-    match listen(news, &mut |text| notices(Notice::Note(text))) {
+    let last = listen(news, &mut |news| match news {
+        News::Notice { text } => notices(Notice::Note(text)),
+        // The machine has its kernel open; who wants to change kernels need not wait for the boot.
+        _ => held = None,
+    });
+    match last {
         Some(News::Started) => Ok(Ok(Detached { id, name })),
         Some(News::Exited { code, error }) => Ok(Err(Outcome {
             id,
@@ -74,7 +80,7 @@ pub fn detached(
             Some(cause) => Error::caused(kind.into_error_kind(), message, cause),
             None => Error::new(kind.into_error_kind(), message),
         }),
-        Some(News::Notice { .. }) | None => Err(Error::new(
+        Some(News::Notice { .. } | News::Launched) | None => Err(Error::new(
             RunErrorKind::Monitor,
             format!(
                 "the monitor of the VM {} ended without a word; 'firebuild inspect {}' shows what is known",

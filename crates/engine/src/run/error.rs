@@ -26,11 +26,11 @@ pub enum RunErrorKind {
     Launch,
     /// The monitor ended without a word.
     Monitor,
-    /// Somebody asked for a stop before the application ran.
-    Cancelled,
+    /// A signal of this number asked for a stop before the machine ran.
+    Cancelled(u8),
     /// A file cannot be read or written.
     Io,
 }
 
-/// An image that could not be run. The exit code for all of them is 125.
+/// An image that could not be run. The exit code is 125, but for `Cancelled`, where it is 128 + the signal.
 pub type RunError = Error<RunErrorKind>;

@@ -7,13 +7,14 @@ use firebuild_sys::signal::SignalFd;
 use firebuild_vm::net::host::HostNetwork;
 
 use super::error::{RunError, RunErrorKind};
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, hold, prepare};
 use super::request::{DiskFor, Outcome, Request};
 use crate::error::Error;
 use crate::instance::Instances;
 use crate::kernel;
 use crate::monitor::{
     Front, Notice, Notices, Output, RawMode, SignalMeaning, Stdio, WINCH, own, terminal_size,
+    warm_up,
 };
 use crate::paths::Paths;
 
@@ -41,7 +42,8 @@ pub fn foreground(
             cause,
         )
     };
-    let signals = SignalFd::new(&FORWARDED).map_err(failed)?;
+    // Until the machine is planned, Ctrl+C ends this process as it ends any program: nothing was made.
+    let held = hold(paths)?;
     let kernel = kernel::select(
         paths,
         request.kernel_root.as_deref(),
@@ -65,6 +67,8 @@ pub fn foreground(
     for text in told {
         notices(Notice::Note(text));
     }
+    warm_up(&order)?;
+    let signals = SignalFd::new(&FORWARDED).map_err(failed)?;
     let owned = Instances::prepare(paths)
         .and_then(|instances| instances.create(request.name.as_deref(), record))
         .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot record the VM", error))?;
@@ -87,11 +91,12 @@ pub fn foreground(
         raw,
         terminal,
         signals,
+        resized: false,
         meaning: SignalMeaning::Forwarded,
         reporter: None,
         notices,
     };
-    let ended = own(owned, &order, vminit, front)?.ended;
+    let ended = own(owned, &order, vminit, Some(held), front)?.ended;
     Ok(Outcome {
         id,
         exit_code: ended.exit_code,

@@ -20,7 +20,7 @@ use super::error::{RunError, RunErrorKind};
 use super::request::{DiskFor, ImageDisk, NetworkMode, Request};
 use crate::error::Error;
 use crate::instance::{FORMAT, InstanceId, MASK, NetworkRecord, RECORDS, Record};
-use crate::kernel::{Kernel, Presence, Purpose};
+use crate::kernel::{Catalogue, Hold, Kernel, Presence, Purpose};
 use crate::monitor::order::{ModuleFile, Order, Scratch};
 use crate::paths::Paths;
 
@@ -36,6 +36,13 @@ pub(crate) struct Prepared {
     pub(crate) notices: Vec<String>,
     /// Keeps the image's disk until the record names it.
     pub(crate) held: Option<Arc<Store>>,
+}
+
+/// Keeps kernels from being removed until the machine has its own open. Waits for an import that is under way.
+pub(crate) fn hold(paths: &Paths) -> Result<Hold, RunError> {
+    Catalogue::new(paths)
+        .hold()
+        .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))
 }
 
 /// Resolves a request. `size` is that of the caller's terminal, if it has one.

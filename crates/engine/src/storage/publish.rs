@@ -88,7 +88,7 @@ pub fn publish(
     let rootfs = dir.join(ROOTFS);
     let aside = aside(&dir)?;
     let copied = aside.path().join(ROOTFS);
-    sparse::copy(&disk.path, &copied)
+    sparse::copy(&disk.path, &copied, &mut || false)
         .and_then(|()| settle(&copied))
         .map_err(|error| io("write", &rootfs, error))?;
     let described = aside.path().join(METADATA);

@@ -1,0 +1,157 @@
+//! What people ask of a machine: signals, the requests of other commands, and the deadlines that follow from them.
+
+use std::time::{Duration, Instant};
+
+use firebuild_guest_proto::Signal;
+
+use super::{EndedBy, EventLoop, Phase, WINCH};
+use crate::monitor::control::{Answer, Request};
+use crate::monitor::front::SignalMeaning;
+use crate::monitor::terminal;
+
+/// How long a guest may take to report after its application was killed.
+const REPORT: Duration = Duration::from_secs(5);
+/// The grace period of a monitor that is itself asked to end.
+const OWN_GRACE: Duration = Duration::from_secs(10);
+/// Interrupts after which the machine is ended, as with `docker run`.
+const INSISTENCE: u32 = 3;
+
+impl EventLoop<'_, '_> {
+    pub(super) fn signals(&mut self) {
+        while let Ok(Some(received)) = self.front.signals.read() {
+            let Some(signal) = u8::try_from(received.number)
+                .ok()
+                .and_then(Signal::from_number)
+            else {
+                continue;
+            };
+            if received.number == WINCH {
+                self.resize();
+            } else if self.front.meaning == SignalMeaning::Stop {
+                self.stop(OWN_GRACE, None);
+            } else {
+                self.forward(signal);
+            }
+        }
+    }
+
+    pub(super) fn resize(&mut self) {
+        let size = self.front.terminal.as_ref().and_then(terminal::size);
+        if let Some(size) = size
+            && let Err(error) = self.agent.resize(size)
+        {
+            self.fault(&error);
+        }
+    }
+
+    /// A signal to `run` is the application's, once there is one.
+    fn forward(&mut self, signal: Signal) {
+        if self.phase == Phase::Booting {
+            self.end(EndedBy::Signal(signal.number()));
+            return;
+        }
+        if matches!(signal, Signal::INT | Signal::TERM) {
+            self.interrupts += 1;
+            if self.interrupts >= INSISTENCE {
+                self.give_up = true;
+                self.end(EndedBy::Kill);
+                return;
+            }
+        }
+        if self.phase == Phase::Running
+            && let Err(error) = self.agent.signal(signal)
+        {
+            self.fault(&error);
+        }
+    }
+
+    pub(super) fn requests(&mut self) {
+        // The closure needs the rest of `self`.
+        let Some(mut server) = self.server.take() else {
+            return;
+        };
+        server.serve(&mut |request| self.request(&request));
+        self.server = Some(server);
+    }
+
+    fn request(&mut self, request: &Request) -> Option<Answer> {
+        let number = match request {
+            Request::Stop { signal, .. } | Request::Kill { signal } => *signal,
+            Request::Wait => return None,
+        };
+        let signal = match number.map(Signal::from_number) {
+            Some(None) => return Some(Answer::refused("there is no such signal")),
+            Some(Some(signal)) => Some(signal),
+            None => None,
+        };
+        match request {
+            Request::Stop { grace_ms, .. } => self.stop(Duration::from_millis(*grace_ms), signal),
+            Request::Kill { .. } => match signal {
+                None => self.end(EndedBy::Kill),
+                Some(_) if self.phase == Phase::Booting => {
+                    if signal == Some(Signal::KILL) {
+                        self.end(EndedBy::Kill);
+                    } else {
+                        return Some(Answer::refused("its application does not run yet"));
+                    }
+                }
+                Some(signal) => {
+                    if signal == Signal::KILL {
+                        self.deadline_within(REPORT);
+                    }
+                    if let Err(error) = self.agent.signal(signal) {
+                        self.fault(&error);
+                    }
+                }
+            },
+            Request::Wait => {}
+        }
+        Some(Answer::done())
+    }
+
+    /// Asks the application to end, and sees to it that it does.
+    fn stop(&mut self, grace: Duration, signal: Option<Signal>) {
+        if self.phase == Phase::Booting {
+            self.end(EndedBy::Kill);
+            return;
+        }
+        let asked = match signal {
+            None => self.agent.shutdown(grace),
+            Some(signal) => {
+                self.kill_at = Instant::now().checked_add(grace);
+                self.agent.signal(signal)
+            }
+        };
+        if let Err(error) = asked {
+            self.fault(&error);
+        }
+        self.deadline_within(grace.saturating_add(REPORT));
+    }
+
+    fn deadline_within(&mut self, time: Duration) {
+        let wanted = Instant::now().checked_add(time);
+        self.deadline = match (self.deadline, wanted) {
+            (Some(old), Some(new)) => Some(old.min(new)),
+            (old, new) => old.or(new),
+        };
+    }
+
+    pub(super) fn deadlines(&mut self) {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            if let Err(error) = self.agent.signal(Signal::KILL) {
+                self.fault(&error);
+            }
+        }
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.deadline = None;
+            if self.exit.is_some() {
+                // It has said how it ended; how it leaves does not matter.
+                let _ = self.machine.kill();
+            } else {
+                self.end(EndedBy::Kill);
+            }
+        }
+    }
+}
