@@ -5,7 +5,7 @@
     reason = "what a test prepares must succeed, also outside of its function"
 )]
 
-use firebuild_e2e::{Done, Home, missing, run, skip, static_program};
+use firebuild_e2e::{Done, Home, kernel_deb, missing, run, skip, static_program};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -350,4 +350,115 @@ fn without_ranges_one_id_is_mapped_and_more_has_a_remedy() {
         }
         let _ = user.fb(&["image", "config", "t/bad:1"]).exits(1);
     }
+}
+
+/// Processes of this user.
+fn processes_of(user: &User) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs_err::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == user.id))
+        .filter_map(|entry| fs_err::read_to_string(entry.path().join("comm")).ok())
+        .collect()
+}
+
+#[test]
+fn a_user_runs_vms_and_nothing_is_left_of_them() {
+    let name = "a_user_runs_vms_and_nothing_is_left_of_them";
+    if let Some(program) = missing(&["qemu-system-x86_64", "passt"]) {
+        return skip(name, "vm", &format!("{program} is not installed"));
+    }
+    let (Some(user), Some(package)) = (User::new(name, false), kernel_deb()) else {
+        return skip(name, "vm", "no kernel package");
+    };
+    // Where the package is, only root may look.
+    let copied = user.home.path().join("kernel.deb");
+    let _ = fs_err::copy(package, &copied).unwrap();
+    fs_err::set_permissions(&copied, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let _ = user
+        .fb(&["kernel", "import", &copied.display().to_string()])
+        .ok();
+    let Some(context) = user.context(name, "") else {
+        return;
+    };
+    fs_err::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY --chmod=0755 busybox /bin/sh\nCOPY --chmod=0755 busybox /bin/nc\n",
+    )
+    .unwrap();
+    let _ = user.build("t/run:1", &context).ok();
+
+    let script = "echo out; echo err >&2; exit 7";
+    let words = [
+        "run",
+        "--rm",
+        "--mem=192",
+        "t/run:1",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let done = user.fb(&words).exits(7);
+    assert_eq!(done.out(), "out\n");
+    assert!(done.err().contains("err\n"), "{}", done.err());
+
+    let port = {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let publish = format!("127.0.0.1:{port}:7000");
+    // A server that speaks first.
+    let server = "nc -ll -p 7000 -e sh -c 'echo hello; read line'";
+    let words = [
+        "run",
+        "-d",
+        "--mem=192",
+        "--name=served",
+        "-p",
+        &publish,
+        "t/run:1",
+        "--",
+        "sh",
+        "-c",
+        server,
+    ];
+    let _ = user.fb(&words).ok();
+    let begin = Instant::now();
+    let heard = loop {
+        let mut heard = [0; 6];
+        let connected = std::net::TcpStream::connect(("127.0.0.1", port));
+        let read = connected.and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            std::io::Read::read_exact(&mut stream, &mut heard)
+        });
+        if read.is_ok() {
+            break heard;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{read:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(&heard, b"hello\n");
+    assert!(!processes_of(&user).is_empty());
+    assert!(user.fb(&["ls"]).ok().out().contains("served"));
+    let _ = user.fb(&["kill", "served"]).ok();
+    assert_eq!(user.fb(&["wait", "served"]).ok().out(), "137\n");
+    let _ = user.fb(&["rm", "served"]).ok();
+
+    let begin = Instant::now();
+    while !processes_of(&user).is_empty() {
+        let left = processes_of(&user);
+        assert!(begin.elapsed() < Duration::from_secs(10), "{left:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for dir in ["run", "instances"] {
+        let dir = user.home.path().join("own/home").join(dir);
+        let entries = fs_err::read_dir(dir).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| !path.ends_with(".lock"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let _ = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
 }
