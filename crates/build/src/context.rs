@@ -5,7 +5,7 @@
 //! that was changed within two seconds before the scan is never remembered and never answered from memory: its change
 //! time cannot tell a second change apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -211,7 +211,7 @@ impl Files {
 
     /// Writes what was learnt into the memory file. Failure costs time in the next build, nothing else.
     pub fn save(&self) {
-        self.memory.save();
+        self.memory.save(&self.stamps);
     }
 }
 
@@ -257,8 +257,11 @@ struct Memory {
 }
 
 const RECORD: usize = 5 * 8 + 32;
-/// A larger memory file is dropped: it holds mostly files that are gone.
+/// A larger memory file is dropped; it would be of some millions of files.
 const MAX_MEMORY: u64 = 256 << 20;
+/// Records of files that the last scan did not see, which another ignore file may bring back, are kept up to as many as it
+/// saw and so many more.
+const SPARE: usize = 10_000;
 
 impl Memory {
     fn load(path: &Path) -> Self {
@@ -285,14 +288,21 @@ impl Memory {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    fn save(&self) {
+    fn save(&self, seen: &HashMap<Arc<Path>, Stamp>) {
         if !self.changed.swap(false, Ordering::Relaxed) {
             return;
         }
-        let mut bytes = Vec::new();
-        for (stamp, digest) in lock(&self.records).iter() {
+        let mut records = lock(&self.records);
+        if records.len() > 2 * seen.len() + SPARE {
+            // What changed leaves its old stamps behind.
+            let seen: HashSet<&Stamp> = seen.values().collect();
+            records.retain(|stamp, _| seen.contains(stamp));
+        }
+        let mut bytes = Vec::with_capacity(records.len() * RECORD);
+        for (stamp, digest) in records.iter() {
             encode(&mut bytes, stamp, digest);
         }
+        drop(records);
         let aside = self.path.with_extension(format!("{}", std::process::id()));
         let _ = self.path.parent().map(fs_err::create_dir_all);
         if fs_err::write(&aside, &bytes)

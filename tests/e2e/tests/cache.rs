@@ -179,3 +179,56 @@ fn no_cache_for_all_or_for_some_stages() {
     );
     assert_eq!(count(&["--no-cache=false"]), 0);
 }
+
+#[test]
+fn what_counts_and_what_does_not() {
+    let Some(busybox) = static_program() else {
+        skip(
+            "what_counts_and_what_does_not",
+            "tool:busybox",
+            "no static busybox",
+        );
+        return;
+    };
+    let home = Home::new();
+    let dockerfile: &[u8] = b"FROM scratch AS tools\nCOPY --chmod=0755 busybox /bin/sh\n\
+        FROM tools\nRUN echo above > /above\nARG ONE=1\nRUN echo below > /below\nCOPY file /file\nARG TWO\nRUN echo last > /last\n";
+    let files: &[(&str, &[u8])] = &[
+        ("Dockerfile", dockerfile),
+        ("busybox", &busybox),
+        ("file", b"text"),
+    ];
+    let context = home.context("ctx", files);
+    let count = |more: &[&str]| outcome(&build(&home, &context, more)).0;
+    assert_eq!(count(&[]), 5);
+    // An argument counts for every RUN below it, used or not, and for nothing above; a default is a value.
+    assert_eq!(count(&["--build-arg", "TWO=x"]), 1);
+    assert_eq!(count(&["--build-arg", "ONE=1"]), 0);
+    // What that RUN gives has another time in it, so the two steps on it are new; the one above is not.
+    assert_eq!(count(&["--build-arg", "ONE=2"]), 3);
+    // One that is declared nowhere counts for nothing.
+    assert_eq!(count(&["--build-arg", "OTHER=1"]), 0);
+    // Files count by content and mode, never by time.
+    let file = context.join("file");
+    let later = std::time::SystemTime::now() - std::time::Duration::from_secs(1000);
+    let open = || {
+        fs_err::File::options()
+            .write(true)
+            .open(&file)
+            .expect("ours")
+    };
+    open().file().set_modified(later).expect("ours");
+    assert_eq!(count(&[]), 0);
+    let mode = |bits| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(bits)).expect("ours");
+    };
+    mode(0o600);
+    assert_eq!(count(&[]), 2);
+    mode(0o644);
+    assert_eq!(count(&[]), 0);
+    // The same size, and the time set back: the change time tells.
+    fs_err::write(&file, "TEXT").expect("ours");
+    open().file().set_modified(later).expect("ours");
+    assert_eq!(count(&[]), 2);
+}

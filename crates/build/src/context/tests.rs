@@ -205,3 +205,27 @@ fn what_cannot_be_read_is_named() {
             .starts_with("line 2: ")
     );
 }
+
+#[test]
+fn the_memory_does_not_grow_with_every_change() {
+    let temp = sample();
+    let memory = temp.path().join("memory");
+    // As many changes of one file as no scan of these few files sees.
+    let mut bytes = Vec::new();
+    for inode in 0..30_000 {
+        let stamp = Stamp {
+            device: 1,
+            inode,
+            size: 3,
+            changed: (5, 0),
+        };
+        encode(&mut bytes, &stamp, &[7; 32]);
+    }
+    fs_err::write(&memory, &bytes).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    let files = Files::scan(&dir(&temp.path().join("context"), ""), &memory).unwrap();
+    files.hash(&content(&files, "a.txt")).unwrap();
+    files.save();
+    let left = fs_err::read(&memory).unwrap();
+    assert_eq!(left.len(), RECORD);
+}

@@ -41,6 +41,8 @@ impl Solver<'_> {
             .root()
             .join("stat")
             .join(name.finish().to_string());
+        // So that a prune by age sees the use.
+        let _ = self.store.hold(&memory);
         let files = Files::scan(dir, &memory).map_err(|error| {
             let message = error.to_string();
             SolveError::caused(SolveErrorKind::Source, message, error)
