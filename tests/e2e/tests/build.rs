@@ -229,3 +229,17 @@ fn two_builds_at_once_share_their_steps() {
         "the step ran once"
     );
 }
+
+#[test]
+fn endless_output_is_clipped_and_its_end_shown() {
+    let Some(home) = with_base("endless_output_is_clipped") else {
+        return;
+    };
+    let dockerfile: &[u8] = b"FROM base:1\nRUN seq 1 900000; echo the reason >&2; exit 3\n";
+    let context = home.context("ctx", &[("Dockerfile", dockerfile)]);
+    let failed = home.build("t/x:1", &context).exits(1);
+    let text = failed.err();
+    assert!(text.len() < 6 << 20, "{}", text.len());
+    assert!(text.contains("[output clipped, log limit 2MiB reached]"));
+    assert!(text.contains("the reason") && text.contains("exit code: 3"));
+}

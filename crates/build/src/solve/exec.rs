@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use firebuild_oci::Digest;
 
+use super::clip::Clip;
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::chain::Chain;
 use crate::content::NoPaths;
@@ -30,18 +31,23 @@ impl Solver<'_> {
         self.cached(vertex, &key, &below, || {
             self.bring(sources.iter().flatten())?;
             let (step, locks) = self.step(exec, &sources)?;
-            let mut output = |stream: Stream, data: &[u8]| {
+            let mut pass = |stream: Stream, data: &[u8]| {
                 (self.sink)(Event::Output {
                     id,
                     stream,
                     data: data.to_vec(),
                 });
             };
+            let mut clip = Clip::default();
+            let mut output = |stream: Stream, data: &[u8]| clip.write(stream, data, &mut pass);
             let done = self
                 .executor
                 .run(&below, &step, &mut output, self.cancel)
                 .map_err(failed)?;
             drop(locks);
+            if done.status != Exit::Code(0) {
+                clip.failed(&mut pass);
+            }
             for notice in &done.notices {
                 (self.sink)(Event::Notice {
                     message: notice.clone(),

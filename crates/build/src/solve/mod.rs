@@ -13,6 +13,7 @@
 //! - A build that is killed loses nothing that was finished: each record is written as soon as its layer is.
 //! - Equal steps run once: within a build because equal keys take the same lock, between processes for the same reason.
 
+mod clip;
 mod copy;
 mod exec;
 mod mkdir;
