@@ -89,6 +89,9 @@ pub(crate) struct RootfsArgs {
     /// How to report progress
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
+    /// Write a picture of where the time went, for a browser; also when the build fails
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Check the Dockerfile instead of building it (exit code 1 when there is anything to say)
     #[arg(long, conflicts_with_all = ["call", "print"])]
     pub(crate) check: bool,

@@ -82,7 +82,7 @@ fn from_dockerfile(
     request.tags = vec![tag];
     request.disk = true;
     request.min_size = min_size(args);
-    let report = rootfs::execute(paths, &request, roots, args.progress, cancel)?;
+    let report = rootfs::execute(paths, &request, roots, args.progress, None, cancel)?;
     for tag in &report.tags {
         publish::base(paths, roots, tag, request.min_size, cancel)?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use firebuild_engine::build::{self, BuildReport, CacheFrom, CacheTo, NoCache, Output, Request};
@@ -17,7 +17,7 @@ use crate::args::{ProgressMode, RootfsArgs};
 use crate::failure::Failure;
 use crate::flags::{Log, Roots};
 use crate::report::diagnostic::Snippet;
-use crate::report::{output, progress::Progress};
+use crate::report::{output, progress::Progress, timeline};
 use crate::sizes;
 
 /// Runs the command.
@@ -55,7 +55,8 @@ pub(crate) fn run(
     } else {
         args.progress
     };
-    let report = execute(paths, &request, &roots, mode, cancel)?;
+    let picture = args.timeline.as_deref();
+    let report = execute(paths, &request, &roots, mode, picture, cancel)?;
     if let Some(file) = &args.iidfile {
         fs_err::write(file, report.config.to_string())?;
     }
@@ -73,10 +74,19 @@ pub(super) fn execute(
     request: &Request,
     roots: &Roots,
     mode: ProgressMode,
+    picture: Option<&Path>,
     cancel: &Cancel,
 ) -> Result<BuildReport, Failure> {
     let progress = Progress::new(mode);
-    build::build(paths, request, &|event| progress.event(event), cancel).map_err(|error| {
+    let built = build::build(paths, request, &|event| progress.event(event), cancel);
+    progress.finish();
+    let drawn = picture.map(|file| {
+        let title = title(request);
+        timeline::write(file, &progress.record(), &title, built.is_err()).map_err(|error| {
+            Failure::new(error).hint(format!("--timeline {} cannot be written", file.display()))
+        })
+    });
+    let report = built.map_err(|error| {
         let missing = error.kind() == build::BuildErrorKind::Image;
         let base = build::base_of(request).ok().flatten().filter(|_| missing);
         let failure = failure(error);
@@ -84,7 +94,17 @@ pub(super) fn execute(
             Some(hint) => failure.hint(hint),
             None => failure,
         }
-    })
+    })?;
+    drawn.transpose()?;
+    Ok(report)
+}
+
+/// What a build is called in a picture of it.
+fn title(request: &Request) -> String {
+    let tag = request.tags.first().map(Reference::familiar);
+    let file = request.dockerfile.as_ref().or(request.context.as_ref());
+    tag.or_else(|| file.map(|file| file.display().to_string()))
+        .unwrap_or_else(|| "build".to_owned())
 }
 
 /// Prints what came of it.

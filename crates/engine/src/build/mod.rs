@@ -36,6 +36,7 @@ pub use check::{CheckReport, Target, check, outline, targets};
 pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream, Warned};
 pub use firebuild_build::export::{Output, OutputError};
+pub use firebuild_build::graph::VertexId;
 pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
