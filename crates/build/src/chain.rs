@@ -102,6 +102,14 @@ impl Chain {
         layers
     }
 
+    /// The ids of all its beginnings: of the empty chain, of the lowest layer alone, and so on up to this one.
+    pub(crate) fn ids(&self) -> Vec<Digest> {
+        let parents = std::iter::successors(Some(self), |chain| chain.parent.as_deref());
+        let mut ids: Vec<Digest> = parents.map(|chain| chain.id).collect();
+        ids.reverse();
+        ids
+    }
+
     /// The tree that the layers make.
     ///
     /// # Errors
@@ -196,6 +204,8 @@ mod tests {
         let text = format!("{} {}", Digest::of(b"a"), Digest::of(b"b"));
         assert_eq!(*two.id(), Digest::of(text.as_bytes()));
         assert_eq!(two.layers(), [layer("a"), layer("b")]);
+        let ids = [*Chain::scratch().id(), *one.id(), *two.id()];
+        assert_eq!(two.ids(), ids);
         assert_eq!((two.len(), Chain::scratch().is_empty()), (2, true));
     }
 }

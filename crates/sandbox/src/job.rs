@@ -84,7 +84,8 @@ pub struct StepJob {
 pub struct RootJob {
     /// Snapshots, lowest first. Without [`RootJob::copy`] they are the lower half of an overlay.
     pub lowers: Vec<PathBuf>,
-    /// Directory of this step alone, with [`UPPER`], [`WORK`] and [`MOUNTPOINT`] in it.
+    /// Directory of this step alone, with [`UPPER`] and [`WORK`] in it; with [`RootJob::copy`] with [`UPPER`] and
+    /// [`MOUNTPOINT`].
     pub directory: PathBuf,
     /// The root is [`UPPER`] itself, which holds a copy of everything.
     pub copy: bool,
@@ -94,7 +95,8 @@ pub struct RootJob {
 pub const UPPER: &str = "fs";
 /// In a step's directory: what overlayfs needs for itself.
 pub const WORK: &str = "work";
-/// In a step's directory: where the root is mounted, in the step's mount namespace.
+/// In a step's or mount's directory: where a root is mounted that cannot cover its own upper directory, in the step's
+/// mount namespace.
 pub const MOUNTPOINT: &str = "root";
 
 /// A mount of a step.
@@ -106,6 +108,13 @@ pub struct MountJob {
     pub read_only: bool,
     /// What it shows.
     pub kind: MountJobKind,
+}
+
+impl MountJob {
+    /// Whether a bind of these snapshots has to be made of an overlay, for which it needs its directory.
+    pub(crate) fn needs_directory(&self, lowers: &[PathBuf]) -> bool {
+        !self.read_only || lowers.len() > 1
+    }
 }
 
 /// What a [`MountJob`] shows.

@@ -1,7 +1,10 @@
 //! The ids that steps have, and processes that act with them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 
 use super::process::Running;
 use super::userns::Namespace;
@@ -15,6 +18,11 @@ pub struct IdSpace {
     /// Made when it is first needed, so that a build which executes nothing pays nothing.
     namespace: OnceLock<Namespace>,
     making: Mutex<()>,
+    /// Processes that wait for the next step, each of the thread that started it: the kernel ends a child that wants to
+    /// die with its parent when that thread ends.
+    spares: Mutex<HashMap<ThreadId, Running>>,
+    /// How many steps were started.
+    steps: AtomicUsize,
 }
 
 impl Default for IdSpace {
@@ -33,6 +41,8 @@ impl IdSpace {
             program: PathBuf::from("/proc/self/exe"),
             namespace: OnceLock::new(),
             making: Mutex::new(()),
+            spares: Mutex::default(),
+            steps: AtomicUsize::new(0),
         }
     }
 
@@ -53,7 +63,7 @@ impl IdSpace {
                 })
             });
         }
-        let mut running = self.start(Job::Remove(paths.to_vec()), false)?;
+        let mut running = self.start(Job::Remove(paths.to_vec()))?;
         running.expect_done()?;
         running.finish()
     }
@@ -75,15 +85,36 @@ impl IdSpace {
     }
 
     /// Starts a job with these ids.
-    pub(super) fn start(&self, job: Job, with_output: bool) -> Result<Running, ExecError> {
+    pub(super) fn start(&self, job: Job) -> Result<Running, ExecError> {
+        let running = Running::spawn(&self.program, false)?;
+        self.begin(&running, job)?;
+        Ok(running)
+    }
+
+    /// Starts a step with these ids. From the second one on a process for the next is made ready meanwhile.
+    pub(super) fn start_step(&self, job: Job) -> Result<Running, ExecError> {
+        let thread = std::thread::current().id();
+        let spare = self.spares().remove(&thread);
+        let running = match spare {
+            Some(spare) => spare,
+            None => Running::spawn(&self.program, true)?,
+        };
+        self.begin(&running, job)?;
+        if self.steps.fetch_add(1, Ordering::Relaxed) > 0
+            && let Ok(next) = Running::spawn(&self.program, true)
+        {
+            self.spares().insert(thread, next);
+        }
+        Ok(running)
+    }
+
+    fn begin(&self, running: &Running, job: Job) -> Result<(), ExecError> {
         let namespace = self.namespace()?;
-        Running::start(
-            &self.program,
-            job,
-            namespace.scope,
-            namespace.fd.as_ref(),
-            with_output,
-        )
+        running.begin(job, namespace.scope, namespace.fd.as_ref())
+    }
+
+    fn spares(&self) -> MutexGuard<'_, HashMap<ThreadId, Running>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What would give steps more ids than they have, once a step has been run.

@@ -22,10 +22,12 @@ mod process;
 mod snapshots;
 mod userns;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use firebuild_oci::Digest;
 use firebuild_store::Store;
 
 pub use capture::store_changes;
@@ -62,6 +64,10 @@ pub struct Sandbox<'a> {
     /// Whether what dead processes left was looked for.
     swept: AtomicBool,
     without_overlay: AtomicBool,
+    /// How many snapshots lie under a step at most.
+    most_lowers: usize,
+    /// What the snapshots lack that this build has used (see [`snapshots`]): each is looked at once.
+    used: Mutex<HashMap<Digest, Arc<str>>>,
     notices: Mutex<Vec<String>>,
 }
 
@@ -76,6 +82,8 @@ impl<'a> Sandbox<'a> {
             ids: IdSpace::new(),
             swept: AtomicBool::new(false),
             without_overlay: AtomicBool::new(false),
+            most_lowers: snapshots::most_lowers(),
+            used: Mutex::default(),
             notices: Mutex::default(),
         }
     }
@@ -84,6 +92,13 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn without_overlay(self) -> Self {
         self.without_overlay.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Lets at most this many snapshots lie under a step, as for a kernel that takes no more. At least 2.
+    #[must_use]
+    pub fn with_most_lowers(mut self, most: usize) -> Self {
+        self.most_lowers = most.max(2);
         self
     }
 
@@ -96,7 +111,7 @@ impl<'a> Sandbox<'a> {
     }
 
     fn start(&self, job: Job) -> Result<Running, ExecError> {
-        self.ids.start(job, false)
+        self.ids.start(job)
     }
 
     fn namespace(&self) -> Result<&Namespace, ExecError> {
@@ -115,6 +130,37 @@ impl<'a> Sandbox<'a> {
             // What stays is found again the next time.
             let _ = self.remove(&stale);
         }
+    }
+
+    /// Whether a snapshot is known to be there.
+    fn has_used(&self, name: &Digest) -> bool {
+        self.used().contains_key(name)
+    }
+
+    /// What a snapshot lacks, which is there.
+    fn lacking(&self, name: &Digest) -> Arc<str> {
+        if let Some(known) = self.used().get(name) {
+            return Arc::clone(known);
+        }
+        let path = self.store.snapshot_path(name);
+        // So that garbage collection sees what was used lately; a hint, which may fail.
+        let now = rustix::fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty());
+        let text = fs_err::read_to_string(path.join(snapshots::SKIPPED)).unwrap_or_default();
+        let text: Arc<str> = text.into();
+        self.used().insert(*name, Arc::clone(&text));
+        text
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<Digest, Arc<str>>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notice(&self, text: impl Into<String>) {
@@ -217,7 +263,9 @@ impl Sandbox<'_> {
                 snapshots.copy(&tree, &active.path().join(UPPER))?,
             )
         } else {
-            snapshots.chain(base)?
+            let (mut lowers, skipped) = snapshots.chain(base)?;
+            lowers.insert(0, snapshots.places()?);
+            (lowers, skipped)
         };
         let root = RootJob {
             lowers,
@@ -225,7 +273,7 @@ impl Sandbox<'_> {
             copy,
         };
         let job = self.step_job(step, root, &snapshots)?;
-        let mut running = self.ids.start(Job::Step(Box::new(job)), true)?;
+        let mut running = self.ids.start_step(Job::Step(Box::new(job)))?;
         let status = match running.pump(output, cancel)? {
             Ok(status) => status,
             Err(failure) => {

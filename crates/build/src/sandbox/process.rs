@@ -81,13 +81,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(
-        program: &Path,
-        job: Job,
-        scope: Scope,
-        namespace: Option<&OwnedFd>,
-        with_output: bool,
-    ) -> Result<Self, ExecError> {
+    /// Starts a process that waits for its job.
+    pub(super) fn spawn(program: &Path, with_output: bool) -> Result<Self, ExecError> {
         let (link, socket) =
             Link::pair().map_err(|error| host("cannot make a socket for the sandbox", error))?;
         let output = || {
@@ -114,22 +109,29 @@ impl Running {
             }
         };
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let running = Self {
+        Ok(Self {
             child,
             pidfd,
             link,
             stdout,
             stderr,
             ended: false,
-        };
+        })
+    }
+
+    /// Gives it its one job.
+    pub(super) fn begin(
+        &self,
+        job: Job,
+        scope: Scope,
+        namespace: Option<&OwnedFd>,
+    ) -> Result<(), ExecError> {
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let start = Start { parent, scope, job };
         let fds: Vec<_> = namespace.iter().map(|fd| fd.as_fd()).collect();
-        running
-            .link
+        self.link
             .say(&start, &fds)
-            .map_err(|error| host("cannot give the sandbox its job", error))?;
-        Ok(running)
+            .map_err(|error| host("cannot give the sandbox its job", error))
     }
 
     /// The id of the process.

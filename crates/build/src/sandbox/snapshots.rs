@@ -5,13 +5,14 @@
 //! directory on the way, so that whatever an archive may say, the overlay shows exactly the tree. Its name comes from the
 //! chain that it completes, and in a user namespace from the maps as well.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firebuild_oci::Digest;
 use firebuild_rootfs::diff::snapshot_layer;
 use firebuild_rootfs::layer::{Change, Entry, Layer};
-use firebuild_rootfs::tree::{Follow, Inode, InodeId, Tree};
+use firebuild_rootfs::tree::{Content, Follow, Inode, InodeId, Kind, Meta, Tree};
 use firebuild_rootfs::unpack::Skipped;
 use firebuild_store::StoreError;
 
@@ -24,10 +25,22 @@ use firebuild_sandbox::job::{Job, Reply, UPPER, UnpackJob};
 use firebuild_sandbox::{codec, skipped};
 
 /// Beside a snapshot's files: what of them could not be made.
-const SKIPPED: &str = "skipped";
+pub(super) const SKIPPED: &str = "skipped";
 
-/// Longer chains are made flat up to a multiple of half of this. Overlayfs takes 500 layers, with `mount(2)` some 200.
-const MAX_LOWERS: usize = 128;
+/// Longer chains are made flat up to a multiple of half of this. Overlayfs takes 500 layers one by one, since Linux 6.7;
+/// before, the names of all have to fit on a page.
+pub(super) fn most_lowers() -> usize {
+    match kernel(&rustix::system::uname().release().to_string_lossy()) {
+        Some(version) if version >= (6, 7) => 400,
+        _ => 128,
+    }
+}
+
+/// The first two numbers of a kernel's release.
+fn kernel(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
 
 fn base(
     context: impl Into<String>,
@@ -57,9 +70,10 @@ impl<'a> Snapshots<'a> {
     /// The lower directories that show a chain, lowest first, and what they lack. Those that are missing are made.
     pub(super) fn chain(&self, chain: &Arc<Chain>) -> Result<(Vec<PathBuf>, Skipped), ExecError> {
         let layers = chain.layers();
-        let ids = ids(&layers);
-        let flat = if layers.len() > MAX_LOWERS {
-            (layers.len() - 1) / (MAX_LOWERS / 2) * (MAX_LOWERS / 2)
+        let ids = chain.ids();
+        let most = self.sandbox.most_lowers;
+        let flat = if layers.len() > most {
+            (layers.len() - 1) / (most / 2) * (most / 2)
         } else {
             0
         };
@@ -80,24 +94,23 @@ impl<'a> Snapshots<'a> {
         let mut lacking = Skipped::default();
         let mut lowers = Vec::with_capacity(names.len());
         for name in &names {
-            let path = self.sandbox.store.snapshot_path(name);
-            // So that garbage collection sees what was used lately; a hint, which may fail.
-            let now = rustix::fs::Timespec {
-                tv_sec: 0,
-                tv_nsec: rustix::fs::UTIME_NOW,
-            };
-            let times = rustix::fs::Timestamps {
-                last_access: now,
-                last_modification: now,
-            };
-            let _ =
-                rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty());
-            if let Ok(text) = fs_err::read_to_string(path.join(SKIPPED)) {
-                skipped::from_text(&text, &mut lacking);
-            }
-            lowers.push(path.join(UPPER));
+            skipped::from_text(&self.sandbox.lacking(name), &mut lacking);
+            lowers.push(self.sandbox.store.snapshot_path(name).join(UPPER));
         }
         Ok((lowers, lacking))
+    }
+
+    /// A layer to lie below all others: the places of what every step is shown. Where an image lacks them, nothing has
+    /// to be made and removed again for each of its steps, and no place is left behind; where it has them, it hides these.
+    pub(super) fn places(&self) -> Result<PathBuf, ExecError> {
+        let store = self.sandbox.store;
+        let maps = &self.sandbox.namespace()?.maps;
+        let name = Digest::of(format!("places/1 {maps}"));
+        if !self.sandbox.has_used(&name) && store.snapshot(&name).is_none() {
+            self.make(&name, &places())?;
+        }
+        self.sandbox.lacking(&name);
+        Ok(store.snapshot_path(&name).join(UPPER))
     }
 
     /// What a snapshot is called.
@@ -118,7 +131,10 @@ impl<'a> Snapshots<'a> {
         names: &[Digest],
     ) -> Result<(), ExecError> {
         let store = self.sandbox.store;
-        let missing = |index: &usize| store.snapshot(&names[*index]).is_none();
+        let missing = |index: &usize| {
+            let name = &names[*index];
+            !self.sandbox.has_used(name) && store.snapshot(name).is_none()
+        };
         let Some(first) = (0..stops.len()).find(missing) else {
             return Ok(());
         };
@@ -299,15 +315,22 @@ impl<'a> Snapshots<'a> {
     }
 }
 
-/// The chain ids of all prefixes, the empty one first.
-fn ids(layers: &[ChainLayer]) -> Vec<Digest> {
-    let mut chain = Chain::scratch();
-    let mut ids = vec![*chain.id()];
-    for layer in layers {
-        chain = chain.push(layer.clone());
-        ids.push(*chain.id());
+fn places() -> Layer {
+    let meta = |mode| Meta {
+        mode,
+        ..Meta::default()
+    };
+    let mut layer = Layer::default();
+    for path in ["", "dev", "etc", "proc", "sys"] {
+        let node = Inode::new(meta(0o755), Kind::Dir(BTreeMap::new()));
+        layer.push(path, Change::Node(node));
     }
-    ids
+    for path in ["etc/hosts", "etc/resolv.conf"] {
+        let node = Inode::new(meta(0o644), Kind::File(Content::from_bytes(Vec::new())));
+        layer.push(path, Change::Node(node));
+    }
+    layer.sort();
+    layer
 }
 
 /// A directory of a tree as a tree of its own.
@@ -333,9 +356,16 @@ pub fn below(tree: &Tree, directory: InodeId) -> Layer {
 
 #[cfg(test)]
 mod tests {
-    use super::below;
+    use super::{below, kernel};
     use firebuild_rootfs::dump::{layer_to_text, parse_tree};
     use firebuild_rootfs::tree::Follow;
+
+    #[test]
+    fn releases_of_kernels() {
+        assert_eq!(kernel("6.18.44-cloud-amd64"), Some((6, 18)));
+        assert_eq!(kernel("5.10"), Some((5, 10)));
+        assert_eq!(kernel("next"), None);
+    }
 
     #[test]
     fn a_directory_becomes_a_root() {

@@ -104,8 +104,10 @@ fn make_with(
              or build as root",
         ))
     };
-    let mut running =
-        Running::start(program, Job::Hold, Scope::Host, None, false).map_err(Making::Other)?;
+    let mut running = Running::spawn(program, false).map_err(Making::Other)?;
+    running
+        .begin(Job::Hold, Scope::Host, None)
+        .map_err(Making::Other)?;
     let fd = match running.reply().map_err(refused)? {
         (Reply::Namespace, mut fds) => fds.pop(),
         _ => None,

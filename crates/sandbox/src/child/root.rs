@@ -69,8 +69,13 @@ pub(super) fn build(job: &StepJob, scope: Scope) -> Result<Root> {
     )
     .map_err(host("cannot separate the step's mounts from the host's"))?;
 
-    let at = job.root.directory.join(MOUNTPOINT);
     let upper = job.root.directory.join(UPPER);
+    // An overlay covers its own upper directory, which has been opened by then: no place has to be made for it.
+    let at = if job.root.copy {
+        job.root.directory.join(MOUNTPOINT)
+    } else {
+        upper.clone()
+    };
     if job.root.copy {
         let files = overlay::open_directory(&upper, FailureKind::Host)?;
         let mount =
@@ -308,14 +313,14 @@ fn bind_of_snapshots(
     mount: &MountJob,
     scope: Scope,
 ) -> Result<OwnedFd> {
-    let at = directory.join(MOUNTPOINT);
-    if mount.read_only && lowers.len() == 1 {
+    if !mount.needs_directory(lowers) {
         return bind_from(
             overlay::open_directory(&lowers[0], FailureKind::Base)?.as_fd(),
             source,
             mount,
         );
     }
+    let at = directory.join(MOUNTPOINT);
     let (files, work) = (directory.join(UPPER), directory.join(WORK));
     let upper = Upper {
         files: &files,

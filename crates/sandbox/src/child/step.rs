@@ -90,13 +90,17 @@ pub fn perform(
 /// Removes what the step's mounts needed, and without success its upper directory, too.
 fn clean_up(job: &StepJob, succeeded: bool) -> Result<()> {
     let directory = &job.root.directory;
-    let own = if succeeded {
-        vec![directory.join(MOUNTPOINT), directory.join(WORK)]
+    let own = if succeeded && job.root.copy {
+        vec![directory.join(MOUNTPOINT)]
+    } else if succeeded {
+        vec![directory.join(WORK)]
     } else {
         vec![directory.clone()]
     };
     let mounts = job.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountJobKind::Bind { directory, .. } => Some(directory.clone()),
+        MountJobKind::Bind {
+            directory, lowers, ..
+        } if mount.needs_directory(lowers) => Some(directory.clone()),
         _ => None,
     });
     for path in mounts.chain(own) {
@@ -119,8 +123,9 @@ fn prepare(job: &StepJob) -> Result<()> {
         )),
     };
     let directory = &job.root.directory;
-    make(&directory.join(MOUNTPOINT), 0o700)?;
-    if !job.root.copy {
+    if job.root.copy {
+        make(&directory.join(MOUNTPOINT), 0o700)?;
+    } else {
         make(&directory.join(WORK), 0o700)?;
         let upper = directory.join(UPPER);
         make(&upper, 0o755)?;
@@ -131,11 +136,17 @@ fn prepare(job: &StepJob) -> Result<()> {
         }
     }
     for mount in &job.mounts {
-        if let MountJobKind::Bind { directory, .. } = &mount.kind {
+        if let MountJobKind::Bind {
+            directory, lowers, ..
+        } = &mount.kind
+            && mount.needs_directory(lowers)
+        {
             make(directory, 0o700)?;
             make(&directory.join(MOUNTPOINT), 0o700)?;
-            make(&directory.join(WORK), 0o700)?;
-            make(&directory.join(UPPER), 0o755)?;
+            if !mount.read_only {
+                make(&directory.join(WORK), 0o700)?;
+                make(&directory.join(UPPER), 0o755)?;
+            }
         }
     }
     Ok(())

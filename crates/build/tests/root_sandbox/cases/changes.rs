@@ -227,7 +227,7 @@ pub(super) fn long_chains_are_made_flat(directory: &Path, _: Who) {
         chain = base.layer(&chain, &format!("/srv/n{number} file 0644 0:0 1000 0 data:{number}\n/srv/last file 0644 0:0 1000 0 data:{number}\n"));
     }
     let ran = run(
-        &base.sandbox(),
+        &base.sandbox().with_most_lowers(128),
         &chain,
         &shell("ls /srv/n* | wc -l; cat /srv/last; echo; rm /srv/n5; echo x > /srv/n6"),
     )
