@@ -1,8 +1,8 @@
 //! The writing end of an image: a thread of its own, so that reading the sources and writing the image overlap.
 //!
 //! Buffers go round: the producer fills one, the thread writes it and gives it back. There are [`BUFFERS`] of them, so
-//! memory does not depend on how much is written. The thread also computes a digest of what it writes, since reading
-//! the sources is the slower half of the work.
+//! memory does not depend on how much is written. A digest of what is written is computed by whoever has the time: by the
+//! producer when it would have to wait for an empty buffer, else by the thread.
 
 use std::fs::File;
 use std::io;
@@ -27,6 +27,8 @@ enum Job {
         offset: u64,
         data: Vec<u8>,
         len: usize,
+        /// The CRC of the data, where the producer has it.
+        crc: Option<u32>,
     },
     /// Tell the digest of all that was written before.
     Digest(SyncSender<Sha256>),
@@ -36,6 +38,15 @@ enum Job {
 pub(crate) struct Sink {
     jobs: SyncSender<Job>,
     empty: Receiver<Vec<u8>>,
+}
+
+/// Drops what a file holds. An empty one is left alone: ext4 takes any truncation to nothing for a file that is being
+/// replaced, and sends its blocks to the disk when it is closed.
+pub(crate) fn empty(file: &File) -> io::Result<()> {
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
+    Ok(())
 }
 
 /// What the writing thread runs.
@@ -70,10 +81,16 @@ impl Work {
         let mut digest = Sha256::new();
         for job in self.jobs {
             match job {
-                Job::Write { offset, data, len } => {
+                Job::Write {
+                    offset,
+                    data,
+                    len,
+                    crc,
+                } => {
+                    let crc = crc.unwrap_or_else(|| crc32c::crc32c(&data[..len]));
                     // The SHA-256 is over CRCs: it tells images apart, it does not guard against forgery.
                     digest.update(offset.to_le_bytes());
-                    digest.update(crc32c::crc32c(&data[..len]).to_le_bytes());
+                    digest.update(crc.to_le_bytes());
                     out.write_all_at(&data[..len], offset)?;
                     written += len as u64;
                     // A producer that has finished wants no buffer back, nor an answer.
@@ -96,8 +113,27 @@ impl Sink {
 
     /// Has the first `len` bytes of a buffer written at `offset`.
     pub(crate) fn write(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<(), Gone> {
-        let job = Job::Write { offset, data, len };
+        let job = Job::Write {
+            offset,
+            data,
+            len,
+            crc: None,
+        };
         self.jobs.send(job).map_err(|_| Gone)
+    }
+
+    /// As [`Sink::write`], and gives the next empty buffer.
+    pub(crate) fn exchange(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<Vec<u8>, Gone> {
+        let next = self.empty.try_recv().ok();
+        let crc = next.is_none().then(|| crc32c::crc32c(&data[..len]));
+        let job = Job::Write {
+            offset,
+            data,
+            len,
+            crc,
+        };
+        self.jobs.send(job).map_err(|_| Gone)?;
+        next.map_or_else(|| self.buffer(), Ok)
     }
 
     /// A digest of all that was written so far: where, and its CRC32C. It depends on how the writes were cut, which is

@@ -19,7 +19,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -392,19 +392,50 @@ pub(crate) fn open_beneath(
 #[derive(Debug)]
 pub struct DirContents {
     root: OwnedFd,
+    /// The directory of the file that was opened last, so that its neighbours are looked up in it.
+    last: Mutex<Option<(Vec<u8>, Arc<OwnedFd>)>>,
 }
 
 impl DirContents {
     /// For the directory that was walked.
     #[must_use]
     pub fn new(root: OwnedFd) -> Self {
-        Self { root }
+        Self {
+            root,
+            last: Mutex::default(),
+        }
     }
 
     /// The directory.
     #[must_use]
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+impl DirContents {
+    fn open_file(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let parent = path::parent(path);
+        if parent.is_empty() {
+            return open_beneath(self.root(), path, flags);
+        }
+        let known = {
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.as_ref()
+                .filter(|(name, _)| name == parent)
+                .map(|(_, directory)| Arc::clone(directory))
+        };
+        let directory = match known {
+            Some(directory) => directory,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+                let directory = Arc::new(open_beneath(self.root(), parent, flags)?);
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((parent.to_vec(), Arc::clone(&directory)));
+                directory
+            }
+        };
+        open_beneath(directory.as_fd(), path::file_name(path), flags)
     }
 }
 
@@ -422,10 +453,12 @@ impl Contents for DirContents {
         };
         let shown = || Shown(path.as_os_str().as_bytes()).to_string();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = open_beneath(self.root(), path.as_os_str().as_bytes(), flags).map_err(|e| {
-            let error = io::Error::from(e);
-            io::Error::new(error.kind(), format!("cannot open {}: {error}", shown()))
-        })?;
+        let fd = self
+            .open_file(path.as_os_str().as_bytes(), flags)
+            .map_err(|e| {
+                let error = io::Error::from(e);
+                io::Error::new(error.kind(), format!("cannot open {}: {error}", shown()))
+            })?;
         let file = File::from(fd);
         let meta = file.metadata()?;
         if !meta.is_file() || meta.len() != content.size {

@@ -76,9 +76,8 @@ impl Stream {
 
     fn flush(&mut self) -> Result<(), ErofsError> {
         if self.filled > 0 {
-            let next = self.sink.buffer()?;
-            let full = std::mem::replace(&mut self.buffer, next);
-            self.sink.write(self.start, full, self.filled)?;
+            let full = std::mem::take(&mut self.buffer);
+            self.buffer = self.sink.exchange(self.start, full, self.filled)?;
             self.start += self.filled as u64;
             self.filled = 0;
         }

@@ -24,7 +24,7 @@ pub(super) fn write(
     options: &Options,
 ) -> Result<Summary, ErofsError> {
     let plan = Plan::new(tree, options)?;
-    out.set_len(0).map_err(ErofsError::write)?;
+    sink::empty(out).map_err(ErofsError::write)?;
     let (sink, work) = sink::pair();
     let (made, written) = thread::scope(|scope| {
         let writer = scope.spawn(|| work.run(out));

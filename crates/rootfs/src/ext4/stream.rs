@@ -39,10 +39,10 @@ impl Stream {
     /// Sends away what the buffer holds.
     pub(super) fn flush(&mut self) -> Result<(), Ext4Error> {
         if self.filled > 0 {
-            let next = self.sink.buffer()?;
-            let full = std::mem::replace(&mut self.buffer, next);
-            self.sink
-                .write(self.start * BLOCK_SIZE, full, self.filled * BLOCK)?;
+            let full = std::mem::take(&mut self.buffer);
+            self.buffer = self
+                .sink
+                .exchange(self.start * BLOCK_SIZE, full, self.filled * BLOCK)?;
             self.filled = 0;
         }
         Ok(())

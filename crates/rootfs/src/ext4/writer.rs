@@ -35,7 +35,7 @@ pub(super) fn write(
 ) -> Result<Summary, Ext4Error> {
     options.check()?;
     let plan = Plan::new(tree, options)?;
-    out.set_len(0).map_err(Ext4Error::write)?;
+    sink::empty(out).map_err(Ext4Error::write)?;
     let (sink, work) = sink::pair();
     let (made, written) = thread::scope(|scope| {
         let writer = scope.spawn(|| work.run(out));

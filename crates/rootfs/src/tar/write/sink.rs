@@ -28,7 +28,7 @@ impl<'a> Sink<'a> {
     pub(super) fn new(output: Output<'a>) -> io::Result<Self> {
         let target = match output {
             Output::File(file) => {
-                file.set_len(0)?;
+                crate::sink::empty(file)?;
                 Target::File(file)
             }
             Output::Stream(stream) => Target::Stream(stream),
