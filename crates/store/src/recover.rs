@@ -10,15 +10,22 @@ use firebuild_oci::{Digest, Hasher};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{At, StoreError};
-use crate::session::{boot_id, is_at, sync_all};
+use crate::session::{ENDED, boot_id, is_at, sync_all};
 use crate::store::Store;
 
 /// Content that is older than a torn session by less than this is looked at too: file times are coarse.
 const TIME_SLACK: Duration = Duration::from_secs(5);
 
-/// Clears what dead sessions left. Called when the store is opened.
-pub(crate) fn recover(root: &Path) -> Result<(), StoreError> {
+/// An ended session whose content is this old has mostly been written by the kernel, which lets nothing wait for more than
+/// some 30 s: a sync then costs little.
+const WRITTEN: Duration = Duration::from_secs(120);
+
+/// Clears what dead sessions left, and settles what ended ones left to be settled. Called when the store is opened; says
+/// whether content may have gone that a power cut has torn.
+pub(crate) fn recover(root: &Path) -> Result<bool, StoreError> {
     let directory = root.join("sessions");
+    let mut torn = false;
+    let mut unsettled = Vec::new();
     for entry in fs_err::read_dir(&directory).at("cannot read", &directory)? {
         let path = entry.at("cannot read", &directory)?.path();
         let Ok(mut file) = File::open(&path) else {
@@ -31,11 +38,19 @@ pub(crate) fn recover(root: &Path) -> Result<(), StoreError> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
-        remove_leftovers(&root.join("tmp"), &format!("{name}."));
-        remove_leftovers(&root.join("snapshots"), &format!("active-{name}."));
+        let ended = name.ends_with(ENDED);
+        if !ended {
+            remove_leftovers(&root.join("tmp"), &format!("{name}."));
+            remove_leftovers(&root.join("snapshots"), &format!("active-{name}."));
+        }
         let mut boot = String::new();
         let _ = file.read_to_string(&mut boot);
-        if boot == boot_id() {
+        if ended && boot == boot_id() {
+            if is_older(&path, WRITTEN) {
+                unsettled.push((path, file));
+            }
+            continue;
+        } else if boot == boot_id() {
             // Killed before it settled. All is there, but from here on nobody would announce it any more.
             sync_all(root)?;
         } else if !boot.is_empty() {
@@ -44,15 +59,36 @@ pub(crate) fn recover(root: &Path) -> Result<(), StoreError> {
                 .and_then(|meta| meta.modified())
                 .at("cannot read", &path)?;
             verify_since(root, began)?;
+            torn = true;
         }
-        match fs_err::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("cannot remove", &path, error));
-            }
-            _ => {}
-        }
+        remove_session(&path)?;
     }
-    Ok(())
+    if !unsettled.is_empty() {
+        // Their locks are held meanwhile, so that no two processes do it.
+        sync_all(root)?;
+        unsettled
+            .iter()
+            .try_for_each(|(path, _)| remove_session(path))?;
+    }
+    Ok(torn)
+}
+
+fn remove_session(path: &Path) -> Result<(), StoreError> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("cannot remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// By its last change, which the end of its session was.
+fn is_older(path: &Path, than: Duration) -> bool {
+    fs_err::symlink_metadata(path).is_ok_and(|meta| {
+        SystemTime::now()
+            .duration_since(changed(&meta))
+            .is_ok_and(|age| age >= than)
+    })
 }
 
 /// Removes entries whose name begins with `prefix`. What cannot be removed (files of sub-ids) stays:

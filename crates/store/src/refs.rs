@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use firebuild_oci::{Descriptor, Digest, Index, Reference, media_type};
+use firebuild_oci::document::MAX_MANIFEST_BYTES;
+use firebuild_oci::{Descriptor, Digest, Document, Index, Reference, media_type};
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::Store;
@@ -103,13 +104,12 @@ impl Store {
         Ok(records)
     }
 
-    /// Makes a name stand for a manifest, which must be in the store. Durable when it returns, with all that was written
-    /// before.
+    /// Makes a name stand for a manifest, which must be in the store. The name is durable when this returns; its content
+    /// is when the store is settled, and a power cut before that takes the name back, too.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn set_ref(&self, record: &RefRecord) -> Result<(), StoreError> {
-        self.settle()?;
         // A build that changed nothing writes nothing.
         if self.list_refs()?.contains(record) {
             return Ok(());
@@ -125,8 +125,43 @@ impl Store {
                 .manifests
                 .retain(|other| other.annotations.get(NAME) != Some(&record.name));
             index.manifests.push(descriptor);
-        })?;
-        self.settle()
+        })
+    }
+
+    /// Takes away the names whose content a power cut has torn.
+    pub(crate) fn drop_torn_refs(&self) -> Result<(), StoreError> {
+        let mut torn = Vec::new();
+        for record in self.list_refs()? {
+            if !self.is_whole(&record.manifest) {
+                torn.push(record.name);
+            }
+        }
+        if torn.is_empty() {
+            return Ok(());
+        }
+        self.change_index(|index| {
+            index.manifests.retain(|other| {
+                other
+                    .annotations
+                    .get(NAME)
+                    .is_none_or(|name| !torn.contains(name))
+            });
+        })
+    }
+
+    /// Whether a manifest and what it names are there.
+    fn is_whole(&self, manifest: &Digest) -> bool {
+        let Ok(bytes) = self.peek_blob(manifest, MAX_MANIFEST_BYTES) else {
+            return false;
+        };
+        match Document::parse(&bytes, "") {
+            Ok(Document::Manifest(manifest)) => manifest
+                .layers
+                .iter()
+                .chain([&manifest.config])
+                .all(|part| self.blob_path(&part.digest).exists()),
+            _ => true,
+        }
     }
 
     /// Takes a name away. Says whether it was there.
@@ -143,7 +178,6 @@ impl Store {
                 .retain(|other| other.annotations.get(NAME) != Some(&name));
             found = index.manifests.len() < before;
         })?;
-        self.settle()?;
         Ok(found)
     }
 }

@@ -6,7 +6,11 @@
 //!
 //! ```text
 //!   empty ──publish: boot id, fsynced──▶ dirty ──settle: all content fsynced──▶ empty
+//!                                          └────end: renamed to *.ended──▶ settled by whoever opens the store later
 //! ```
+//!
+//! The end of a session waits for no disk: an image of a gigabyte would be written twice as long as it was made. What
+//! it has named stays announced, and is settled when it has mostly been written anyway.
 //!
 //! Content gets its final name only while the file is dirty *on the disk*. So whatever a power cut tears is announced by a
 //! dirty session of an earlier boot, and content younger than that file is looked at again ([`crate::recover`]).
@@ -21,6 +25,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{At, StoreError};
+
+/// The end of the name of a session that has ended and is not settled.
+pub(crate) const ENDED: &str = ".ended";
 
 /// The session of this process.
 #[derive(Debug)]
@@ -158,14 +165,18 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the session. What could not be put on the disk stays announced.
+    /// Ends the session. What is not on the disk yet stays announced.
     pub(crate) fn end(&self) {
-        let settled = self.settle().is_ok();
         let mut state = self.state();
         if let Some((path, file)) = state.file.take() {
-            if settled && !state.dirty {
-                let _ = fs_err::remove_file(path);
-            }
+            // Where it cannot be renamed it is taken for a killed one's, which costs a sync.
+            let _ = if state.dirty {
+                let mut ended = path.clone().into_os_string();
+                ended.push(ENDED);
+                fs_err::rename(path, ended)
+            } else {
+                fs_err::remove_file(path)
+            };
             drop(file);
         }
     }

@@ -49,14 +49,18 @@ impl Store {
             }
             Err(error) => return Err(StoreError::io("cannot read", &meta, error)),
         }
-        recover::recover(&root)?;
+        let torn = recover::recover(&root)?;
         lease::forget_the_dead(&root);
-        Ok(Self {
+        let store = Self {
             root,
             session,
             open: crate::blob::OpenBlobs::default(),
             leases,
-        })
+        };
+        if torn {
+            store.drop_torn_refs()?;
+        }
+        Ok(store)
     }
 
     /// The directory of the store.
@@ -65,7 +69,8 @@ impl Store {
         &self.root
     }
 
-    /// Puts everything on the disk that this process gave a name. To be called before success is reported.
+    /// Puts everything on the disk that this process gave a name, for callers that have to know it is there. Without it
+    /// a power cut shortly afterwards may take back what was done, but leaves no torn content.
     ///
     /// # Errors
     /// When the disk fails.
@@ -93,7 +98,6 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Best effort for callers that end early: without it the next boot would verify more than it must.
     fn drop(&mut self) {
         self.session.end();
         self.leases.end();

@@ -347,8 +347,47 @@ fn a_settled_session_announces_nothing() {
     assert_eq!(content(&mine[0]), "");
     store.put_blob(b"y").unwrap();
     assert_ne!(content(&mine[0]), "");
+    store.settle().unwrap();
     drop(store);
     assert!(names(&sessions).is_empty());
+}
+
+/// A session that ended without waiting for the disk stays announced: to the next boot, and for a while to this one.
+#[test]
+fn an_unsettled_session_is_announced_after_its_end() {
+    let (_directory, store) = store();
+    let root = store.root().to_owned();
+    let sessions = root.join("sessions");
+    let torn = store.put_blob(b"torn").unwrap();
+    let manifest = store.put_blob(b"no manifest, but it can be torn").unwrap();
+    let record = RefRecord {
+        name: "docker.io/me/torn:1".to_owned(),
+        manifest,
+        size: 31,
+        annotations: Default::default(),
+    };
+    store.set_ref(&record).unwrap();
+    drop(store);
+    let ended = names(&sessions);
+    assert!(
+        matches!(&ended[..], [name] if name.ends_with(".ended")),
+        "{ended:?}"
+    );
+    // Of this boot and young: left alone.
+    let store = Store::open(&root).unwrap();
+    assert_eq!(names(&sessions), ended);
+    assert_eq!(store.list_refs().unwrap(), [record]);
+    drop(store);
+    // Of another boot: looked at. What is torn goes, and the name of what is torn.
+    std::fs::write(sessions.join(&ended[0]), "another boot").unwrap();
+    for digest in [torn, manifest] {
+        std::fs::write(root.join("blobs/sha256").join(digest.to_hex()), b"").unwrap();
+    }
+    let store = Store::open(&root).unwrap();
+    assert!(!store.has_blob(&torn));
+    assert_eq!(store.list_refs().unwrap(), []);
+    drop(store);
+    assert_eq!(names(&sessions), Vec::<String>::new());
 }
 
 /// What a power cut leaves: a session of another boot, and content that is not what it should be.

@@ -147,9 +147,6 @@ pub fn build(
     // Last, so that a name never stands for an image that has no disk or whose outputs failed.
     let (manifest, config_digest) =
         publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
-    store.settle().map_err(|error| {
-        BuildError::caused(BuildErrorKind::Output, "cannot finish the build", error)
-    })?;
     Ok(BuildReport {
         manifest,
         config: config_digest,
