@@ -8,11 +8,12 @@ use firebuild_build::chain::{Chain, ChainLayer};
 use firebuild_build::content::{NoPaths, StoreContents, store_layer};
 use firebuild_build::event::Stream;
 use firebuild_build::exec::{ExecError, Executed, Executor, Exit, Step};
-use firebuild_build::sandbox::Sandbox;
 use firebuild_rootfs::dump::{layer_to_text, parse_layer};
 use firebuild_rootfs::layer::{Change, Layer};
 use firebuild_rootfs::tree::{Content, Inode, Kind, Meta};
 use firebuild_store::Store;
+
+use crate::subject::{self, Subject};
 
 /// A busybox that needs nothing else.
 pub(crate) fn busybox() -> Option<PathBuf> {
@@ -52,7 +53,7 @@ const FILES: &str = "\
 /// A store with a base in it.
 pub(crate) struct Base {
     pub(crate) directory: PathBuf,
-    pub(crate) store: Store,
+    pub(crate) store: &'static Store,
     pub(crate) chain: Arc<Chain>,
 }
 
@@ -65,7 +66,7 @@ pub(crate) struct Ran {
 
 impl Base {
     pub(crate) fn new(directory: &Path) -> Self {
-        let store = Store::open(directory.join("store")).unwrap();
+        let store = subject::store(directory);
         let mut text = FILES.to_owned();
         for command in COMMANDS.split_whitespace() {
             text.push_str(&format!(
@@ -85,7 +86,7 @@ impl Base {
             Change::Node(Inode::new(meta, Kind::File(Content::from_bytes(program)))),
         );
         layer.sort();
-        let chain = push(&store, &Chain::scratch(), &layer);
+        let chain = push(store, &Chain::scratch(), &layer);
         Self {
             directory: directory.to_owned(),
             store,
@@ -96,11 +97,12 @@ impl Base {
     /// A chain with one more layer, given as text.
     pub(crate) fn layer(&self, below: &Arc<Chain>, text: &str) -> Arc<Chain> {
         let text: String = text.lines().map(sized).collect();
-        push(&self.store, below, &parse_layer(&text).unwrap())
+        push(self.store, below, &parse_layer(&text).unwrap())
     }
 
-    pub(crate) fn sandbox(&self) -> Sandbox<'_> {
-        Sandbox::new(&self.store)
+    /// The executor that is tested.
+    pub(crate) fn sandbox(&self) -> Subject {
+        subject::executor(self.store)
     }
 
     /// Runs a shell script on the base.

@@ -15,6 +15,7 @@
 mod base;
 mod cases;
 mod harness;
+mod subject;
 mod user;
 
 use std::process::ExitCode;

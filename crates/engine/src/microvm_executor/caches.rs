@@ -4,6 +4,7 @@
 //! not share content, since the sandbox would have to unpack what a guest wrote. It is made anew after each step that has
 //! the mount. Where steps share one at the same time, the later one wins.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -22,6 +23,23 @@ use super::{host, layers};
 /// The archive in the directory of a mount.
 const ARCHIVE: &str = "microvm.tar";
 
+/// A cache that a guest has.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// Its directory in the guest.
+    path: PathBuf,
+    /// The archive that says the same.
+    archive: Option<Stamp>,
+}
+
+/// Inode and time of an archive: another one has others.
+type Stamp = (u64, i64, i64);
+
+fn stamp(directory: &Path) -> Option<Stamp> {
+    let found = fs_err::symlink_metadata(directory.join(ARCHIVE)).ok()?;
+    Some((found.ino(), found.mtime(), found.mtime_nsec()))
+}
+
 /// The directory of the guest for a cache mount; what the host has of it is sent when the guest does not have it yet.
 pub(super) fn enter(
     store: &Store,
@@ -31,8 +49,12 @@ pub(super) fn enter(
     cancel: &Cancel,
 ) -> Result<PathBuf, ExecError> {
     let mut held = vm.held.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(path) = held.caches.get(directory) {
-        return Ok(path.clone());
+    let archive = stamp(directory);
+    // Another build may have made another archive, or somebody removed it.
+    if let Some(cache) = held.caches.get(directory)
+        && cache.archive == archive
+    {
+        return Ok(cache.path.clone());
     }
     let number = vm.number();
     let path = Path::new(SCRATCH).join(format!("caches/{number}"));
@@ -57,7 +79,11 @@ pub(super) fn enter(
         }
         Err(error) => return Err(host("cannot read a cache", error)),
     }
-    held.caches.insert(directory.to_owned(), path.clone());
+    let cache = Cache {
+        path: path.clone(),
+        archive,
+    };
+    held.caches.insert(directory.to_owned(), cache);
     Ok(path)
 }
 
@@ -117,6 +143,12 @@ pub(super) fn leave(
         .and_then(|()| fs_err::rename(&aside, directory.join(ARCHIVE)).map_err(failed));
     if packed.is_err() {
         let _ = fs_err::remove_file(&aside);
+    }
+    let mut held = vm.held.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cache) = held.caches.get_mut(directory)
+        && cache.path == path
+    {
+        cache.archive = stamp(directory);
     }
     packed
 }

@@ -4,6 +4,7 @@
 //! for its snapshots. The upper directory of a step that has succeeded becomes the directory of its layer.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -20,6 +21,7 @@ use firebuild_rootfs::tree::Tree;
 use firebuild_sandbox::task::{BASE, SCRATCH, Task};
 use firebuild_store::Store;
 
+use super::caches::Cache;
 use super::stopped;
 use super::task::{self, With};
 use super::vm::Vm;
@@ -32,8 +34,8 @@ const MAX_LOWERS: usize = 128;
 pub(super) struct Held {
     /// The directory that completes a chain; flat ones hold all that is above the disk.
     layers: HashMap<(Digest, bool), PathBuf>,
-    /// Cache directories.
-    pub(super) caches: HashMap<PathBuf, PathBuf>,
+    /// Cache directories, by the directory of the host.
+    pub(super) caches: HashMap<PathBuf, Cache>,
 }
 
 impl Held {
@@ -89,12 +91,12 @@ pub(super) fn lowers(
         let mut done = begin;
         for stop in &stops {
             let above = tree(store, &below, &layers[done..stop.at])?;
-            if !held.layers.contains_key(&key(stop)) {
+            if let Entry::Vacant(place) = held.layers.entry(key(stop)) {
                 let number = vm.number();
                 let directory = Path::new(SCRATCH).join(format!("layers/{number}"));
                 let layer = snapshot_layer(&below, &above);
                 send(store, vm, number, &layer, &directory, true, cancel)?;
-                held.layers.insert(key(stop), directory);
+                place.insert(directory);
             }
             (below, done) = (above, stop.at);
         }

@@ -25,6 +25,9 @@ const CHUNK: usize = 64 << 10;
 /// Writes the archive of a task.
 pub(super) type Archive<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
+/// Takes what a step prints.
+pub(super) type Printed<'a> = &'a mut dyn FnMut(Stream, &[u8]);
+
 /// What goes with a task.
 #[derive(Default)]
 pub(super) struct With<'a> {
@@ -33,7 +36,7 @@ pub(super) struct With<'a> {
     /// Takes the archive that follows the answer, up to so many bytes.
     pub(super) spool: Option<(&'a mut File, u64)>,
     /// Takes what a step prints.
-    pub(super) output: Option<&'a mut dyn FnMut(Stream, &[u8])>,
+    pub(super) output: Option<Printed<'a>>,
     /// Sockets of the host that it can reach.
     pub(super) sockets: Vec<(PathBuf, TaskSocket)>,
 }
@@ -210,7 +213,7 @@ impl Collected<'_> {
 fn collect(
     outputs: &[OwnedFd; 3],
     answer: &mut Collected<'_>,
-    output: &mut dyn FnMut(Stream, &[u8]),
+    output: Printed<'_>,
     cancel: &Cancel,
 ) -> Result<(), ExecError> {
     let failed = |error: io::Error| match error.kind() {

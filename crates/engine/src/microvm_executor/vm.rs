@@ -59,6 +59,9 @@ pub(super) struct Vm {
     notices: Mutex<Vec<String>>,
 }
 
+/// Notices of a VM that takes tasks, or why there is none.
+type Readiness = Result<Vec<String>, ExecError>;
+
 /// What the thread is told.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -169,7 +172,7 @@ fn own(
     wanted: &Wanted,
     orders: Receiver<Command>,
     woken: &OwnedFd,
-    ready: SyncSender<Result<Vec<String>, ExecError>>,
+    ready: SyncSender<Readiness>,
     death: &OnceLock<String>,
 ) {
     let launched = match wanted.launch() {
@@ -233,7 +236,7 @@ struct Owner {
     flows: Flows,
     tasks: HashMap<u32, Task>,
     /// Whom to tell that tasks are taken, until that is so.
-    ready: Option<(SyncSender<Result<Vec<String>, ExecError>>, Vec<String>)>,
+    ready: Option<(SyncSender<Readiness>, Vec<String>)>,
     /// What the guest init complained about.
     lines: Vec<String>,
     /// When the guest was heard last.

@@ -137,7 +137,7 @@ pub(super) fn what_cannot_be_held_is_kept(directory: &Path, who: Who) {
         "/srv dir 0755 0:0 now\n/srv/app/mine file 0600 1000:1001 1000 4 blob\n/srv/big file 0644 70000:70000 now 3 blob\n\
          /srv/of-app file 0644 1000:1001 now 3 blob\n/srv/other file 0644 0:0 now 0 blob\n",
     );
-    let mut tree = (*chain.tree(&base.store).unwrap()).clone();
+    let mut tree = (*chain.tree(base.store).unwrap()).clone();
     tree.apply(&ran.done.layer.as_ref().unwrap().layer).unwrap();
     let node = tree.find(b"srv/node").expect("the node is in the tree");
     assert!(matches!(tree[node].kind, Kind::CharDevice(_)));
@@ -286,8 +286,8 @@ pub(super) fn scratch_is_a_root(directory: &Path, _: Who) {
     let content = firebuild_rootfs::tree::Content::from_bytes(program);
     let node = firebuild_rootfs::tree::Inode::new(meta, Kind::File(content));
     layer.push(*b"sh", firebuild_rootfs::layer::Change::Node(node));
-    let contents = firebuild_build::content::StoreContents::new(&base.store);
-    let stored = firebuild_build::content::store_layer(&base.store, &layer, &contents).unwrap();
+    let contents = firebuild_build::content::StoreContents::new(base.store);
+    let stored = firebuild_build::content::store_layer(base.store, &layer, &contents).unwrap();
     let chain = Chain::scratch().push(firebuild_build::chain::ChainLayer {
         diff_id: stored.diff_id,
         created: None,

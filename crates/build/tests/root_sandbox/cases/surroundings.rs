@@ -156,7 +156,7 @@ pub(super) fn mount_points_leave_no_trace(directory: &Path, _: Who) {
         ["/", "/run", "/run/resolv", "/run/resolv/other"]
     );
     // The image keeps its own versions.
-    let mut tree = (*chain.tree(&base.store).unwrap()).clone();
+    let mut tree = (*chain.tree(base.store).unwrap()).clone();
     tree.apply(&ran.done.layer.as_ref().unwrap().layer).unwrap();
     assert!(tree.find(b"etc/hosts").is_some() && tree.find(b"sys").is_none());
     let ran = run(
