@@ -266,7 +266,7 @@ pub fn disk_for(
             )
         })?,
     };
-    let path = disk(&store, &image.chain, min_size)
+    let path = disk(&store, &image.chain, min_size, cancel)
         .map_err(|error| failed("cannot make a disk of image", error.into()))?;
     Ok(ImageDisk {
         path,

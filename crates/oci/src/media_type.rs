@@ -22,6 +22,8 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// Docker layer, gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// Docker layer, zstd, as BuildKit writes it.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Docker layer, not compressed.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
@@ -62,7 +64,7 @@ pub fn layer_compression(media_type: &str) -> Option<Compression> {
         (DOCKER_LAYER_GZIP | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "") => {
             Some(Compression::Gzip)
         }
-        ("application/vnd.docker.image.rootfs.diff.tar.zstd", "") => Some(Compression::Zstd),
+        (DOCKER_LAYER_ZSTD, "") => Some(Compression::Zstd),
         _ => None,
     }
 }

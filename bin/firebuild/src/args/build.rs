@@ -12,10 +12,25 @@ use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
 #[command(after_help = "Examples:\n  \
     firebuild rootfs --dockerfile Dockerfile --tag me/app:1\n  \
     firebuild build -f Dockerfile -t me/app:1 --build-arg VERSION=3 .\n  \
-    firebuild build -t me/app:1 --isolation=microvm --mem 4G .\n  \
     firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .\n  \
+    firebuild build -t me/app:1 --isolation=microvm --mem 4G .\n  \
     firebuild build --check .                        what the linter has to say, and how to fix it\n  \
-    firebuild build --call=targets .                 the stages, with their comments")]
+    firebuild build --call=targets .                 the stages, with their comments\n  \
+    firebuild build -t registry.lan:5000/me/app:1 --push --metadata-file build.json .\n  \
+    firebuild build -o type=docker,name=me/app:1 . | docker load\n\n\
+Outputs (-o, several at once; without any it is type=ext4):\n  \
+    ext4       disk to boot, under the tag in the catalogue; with dest=FILE also there\n  \
+    erofs      read-only file system image: dest=FILE\n  \
+    initrd     cpio archive that a kernel boots: dest=FILE, compression=uncompressed|gzip|zstd\n  \
+    oci        OCI image layout: dest=FILE (- is standard output), or tar=false,dest=DIR\n  \
+    docker     archive for docker load: dest=FILE or standard output\n  \
+    image      into the image store, with push=true (or type=registry) to a registry:\n             \
+               name=, push-by-digest=, registry.insecure=, store=\n  \
+    tar, local all files, as a tar or in a directory: dest=, mode=copy|delete\n  \
+    cacheonly  nothing, only the cache is filled\n  \
+    DIR, -     short for type=local,dest=DIR and type=tar,dest=-\n\
+Images also take name=, compression=gzip|zstd|uncompressed, compression-level=, force-compression=,\n\
+oci-mediatypes=, annotation.KEY=VALUE, rewrite-timestamp=.")]
 pub(crate) struct RootfsArgs {
     /// Build context: a directory (default: the Dockerfile's own)
     #[arg(value_name = "CONTEXT")]
@@ -35,9 +50,16 @@ pub(crate) struct RootfsArgs {
     /// Stage to build (default: the last one)
     #[arg(long, visible_alias = "dockerfile-stage", value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Further results: type=ext4|oci|tar|dir,dest=PATH
+    /// What to leave: type=ext4|erofs|initrd|oci|docker|image|tar|local|cacheonly,dest=PATH,... (see below)
     #[arg(long, short = 'o', value_name = "SPEC")]
     pub(crate) output: Vec<String>,
+    /// Push the result to the registries of its tags: the same as --output type=image,push=true
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Put the result into the image store under its tags, which is what a build without --output does; there is no
+    /// Docker daemon to load it into (for one: --output type=docker | docker load)
+    #[arg(long)]
+    pub(crate) load: bool,
     /// Take this image instead of a Dockerfile
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "path", "context"])]
     pub(crate) docker_image: Option<String>,
@@ -107,9 +129,12 @@ pub(crate) struct RootfsArgs {
     /// Print the graph instead of building
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) print: Option<PrintGraph>,
-    /// Write the image's digest into a file
+    /// Write the image ID, the digest of its configuration, into a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
+    /// Write what came of the build into a file, as JSON: digests, descriptor, names, outputs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) isolation: IsolationArgs,
     #[command(flatten)]

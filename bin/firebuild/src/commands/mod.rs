@@ -13,6 +13,7 @@ mod profile_inspect;
 mod profile_ls;
 mod profile_rm;
 mod publish;
+mod results;
 mod room;
 mod rootfs;
 mod run;

@@ -1,18 +1,19 @@
 //! `firebuild rootfs`, alias `build`: a Dockerfile becomes an image and a bootable disk.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use firebuild_engine::build::{self, BuildReport, CacheFrom, CacheTo, NoCache, Output, Request};
+use firebuild_engine::build::{
+    self, BuildReport, CacheFrom, CacheTo, NoCache, Output, OutputKind, Request,
+};
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::paths::Paths;
 use firebuild_engine::profile::Profile;
 use firebuild_oci::{Platform, Reference};
 
 use super::source::{self, Source};
-use super::{Done, check, isolation, publish};
+use super::{Done, check, isolation, publish, results};
 use crate::args::{ProgressMode, RootfsArgs};
 use crate::failure::Failure;
 use crate::flags::{Log, Roots};
@@ -57,10 +58,10 @@ pub(crate) fn run(
     };
     let picture = args.timeline.as_deref();
     let report = execute(paths, &request, &roots, mode, picture, cancel)?;
-    if let Some(file) = &args.iidfile {
-        fs_err::write(file, report.config.to_string())?;
+    if request.disk {
+        publish::application(paths, &roots, args, &request, cancel)?;
     }
-    publish::application(paths, &roots, args, &request, cancel)?;
+    results::files(args, &report)?;
     // An archive on standard output stays an archive.
     if !request.outputs.iter().any(Output::is_stream) {
         finish(&report, mode, args.quiet);
@@ -110,13 +111,13 @@ fn title(request: &Request) -> String {
 /// Prints what came of it.
 pub(super) fn finish(report: &BuildReport, mode: ProgressMode, quiet: bool) {
     if quiet {
-        output::line(&report.config.to_string());
+        output::line(&results::image_id(report));
     } else if mode == ProgressMode::Json {
         let names: Vec<String> = report.tags.iter().map(Reference::familiar).collect();
         output::line(
             &serde_json::json!({
                 "manifest": report.manifest.to_string(), "config": report.config.to_string(), "tags": names,
-                "executed": report.executed, "disk": report.disk,
+                "executed": report.executed, "disk": report.disk, "outputs": results::outputs(report),
             })
             .to_string(),
         );
@@ -166,14 +167,15 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         .collect::<Result<_, _>>()?;
     request.build_args = build_args(&args.build_arg)?;
     request.target.clone_from(&args.target);
-    request.outputs = args
-        .output
-        .iter()
-        .map(|text| Output::parse(text))
-        .collect::<Result<_, _>>()
-        .map_err(Failure::from)?;
-    check_streams(&request.outputs)?;
-    request.disk = !request.tags.is_empty();
+    request.outputs = results::requested(args, &request.tags)?;
+    // The disk of the catalogue is what a build makes when nothing else was said, or when it was asked for.
+    request.disk = !request.tags.is_empty()
+        && (request.outputs.is_empty()
+            || args.load
+            || request
+                .outputs
+                .iter()
+                .any(|output| output.kind == OutputKind::Ext4));
     request.min_size = match (&args.size, args.filesystem_size_mbs) {
         (Some(text), _) => Some(sizes::bytes(text, "--size")?),
         (None, Some(mib)) => Some(
@@ -237,23 +239,6 @@ fn no_cache(args: &RootfsArgs) -> NoCache {
     } else {
         NoCache::Stages(stages)
     }
-}
-
-/// Standard output takes one archive, and a terminal takes none.
-fn check_streams(outputs: &[Output]) -> Result<(), Failure> {
-    let streams = outputs.iter().filter(|output| output.is_stream()).count();
-    if streams > 1 {
-        return Err(Failure::usage(
-            "more than one --output goes to standard output",
-        ));
-    }
-    if streams == 1 && std::io::stdout().is_terminal() {
-        return Err(
-            Failure::usage("an --output would write an archive to the terminal")
-                .hint("redirect standard output, or give the output a dest=FILE"),
-        );
-    }
-    Ok(())
 }
 
 /// A `--tag`.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use firebuild_rootfs::ext4;
 use firebuild_store::Store;
 
+use super::dest::{StoppableContents, stopped};
+use crate::cancel::Cancel;
 use crate::chain::Chain;
 use crate::content::StoreContents;
 use crate::export::{ExportError, ExportErrorKind};
@@ -24,20 +26,26 @@ pub fn disk_key(chain: &Chain, min_size: Option<u64>) -> CacheKey {
 /// The path of the ext4 image of a chain; made if it is not there. `min_size` bytes at least.
 ///
 /// # Errors
-/// When content is missing, something does not fit into ext4, or the disk is full.
-pub fn disk(store: &Store, chain: &Chain, min_size: Option<u64>) -> Result<PathBuf, ExportError> {
+/// When content is missing, something does not fit into ext4, the disk is full, or somebody asked for a stop.
+pub fn disk(
+    store: &Store,
+    chain: &Chain,
+    min_size: Option<u64>,
+    cancel: &Cancel,
+) -> Result<PathBuf, ExportError> {
     let key = disk_key(chain, min_size);
     if let Some(path) = store.artifact("ext4", &key.0) {
         return Ok(path);
     }
-    let stop = || false;
-    let lock = store.lock(&format!("disk-{key}"), &stop)?;
+    let Some(lock) = store.lock(&format!("disk-{key}"), &|| cancel.is_raised())? else {
+        return Err(ExportError::io("cannot make the ext4 image", stopped()));
+    };
     if let Some(path) = store.artifact("ext4", &key.0) {
         return Ok(path);
     }
     let tree = chain.tree(store)?;
     let temporary = store.temporary()?;
-    let written = write(&temporary, &tree, store, min_size);
+    let written = write(&temporary, &tree, store, min_size, cancel);
     if let Err(error) = written {
         let _ = fs_err::remove_file(&temporary);
         return Err(error);
@@ -52,6 +60,7 @@ fn write(
     tree: &firebuild_rootfs::tree::Tree,
     store: &Store,
     min_size: Option<u64>,
+    cancel: &Cancel,
 ) -> Result<(), ExportError> {
     let file = fs_err::File::options()
         .read(true)
@@ -63,7 +72,11 @@ fn write(
         min_size,
         ..ext4::Options::default()
     };
-    ext4::write(tree, &StoreContents::new(store), file.file(), &options)
+    let contents = StoppableContents {
+        inner: StoreContents::new(store),
+        cancel,
+    };
+    ext4::write(tree, &contents, file.file(), &options)
         .map(|_| ())
         .map_err(|error| {
             ExportError::caused(

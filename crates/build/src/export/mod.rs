@@ -2,22 +2,32 @@
 //!
 //! Every export is written beside its destination and renamed, so that nothing is half-written.
 
+mod compress;
+mod dest;
 mod disk;
+mod files;
 mod image;
 mod layout;
 mod output;
+mod packed;
+mod push;
+mod rewrite;
 mod write;
 
+pub(crate) use compress::compressed;
 pub use disk::{disk, disk_key};
 pub use image::{ImageRecord, image, publish};
 pub(crate) use image::{of_image, publish_bytes};
-pub(crate) use layout::compressed;
-pub use output::{Compression, Dest, Output, OutputError, OutputKind};
+pub use output::{
+    Annotation, Compression, Dest, ImageForm, Output, OutputError, OutputKind, Packing, Publication,
+};
 pub(crate) use output::{csv, truth};
-pub use write::{Image, export};
+pub use rewrite::rewritten;
+pub use write::{Exported, Image, export};
 
 use std::error::Error;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use firebuild_store::{StoreError, StoreErrorKind};
 
@@ -35,6 +45,8 @@ pub enum ExportErrorKind {
     NoSpace,
     /// The store refused.
     Store,
+    /// A registry refused.
+    Registry,
 }
 
 /// A failed export.
@@ -42,6 +54,8 @@ pub enum ExportErrorKind {
 pub struct ExportError {
     kind: ExportErrorKind,
     message: String,
+    /// The destination whose disk is full.
+    full: Option<PathBuf>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -54,8 +68,27 @@ impl ExportError {
         Self {
             kind,
             message: message.into(),
+            full: None,
             source: Box::new(source),
         }
+    }
+
+    /// The same, and when a full disk is the reason, it is that of this destination.
+    fn full_at(mut self, dest: &Path) -> Self {
+        if self.kind != ExportErrorKind::Store
+            && self.full.is_none()
+            && (self.kind == ExportErrorKind::NoSpace || is_full(&self))
+        {
+            self.kind = ExportErrorKind::NoSpace;
+            self.full = Some(dest.to_owned());
+        }
+        self
+    }
+
+    /// The destination whose disk is full, when that is the reason.
+    #[must_use]
+    pub fn full(&self) -> Option<&Path> {
+        self.full.as_deref()
     }
 
     pub(crate) fn io(message: impl Into<String>, source: io::Error) -> Self {
@@ -71,6 +104,23 @@ impl ExportError {
     pub fn kind(&self) -> ExportErrorKind {
         self.kind
     }
+}
+
+/// Whether somewhere beneath an error the disk, or the user's part of it, is full.
+#[must_use]
+pub fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        ) {
+            return true;
+        }
+        at = error.source();
+    }
+    false
 }
 
 impl std::fmt::Display for ExportError {

@@ -15,7 +15,7 @@ use super::document::{CONFIG, config};
 use super::{CacheTo, Mode, RemoteCache, StepRecord, To};
 use crate::cancel::Cancel;
 use crate::event::Sink;
-use crate::export::{ExportError, ExportErrorKind, compressed};
+use crate::export::{ExportError, ExportErrorKind, Packing, compressed};
 use crate::solve::keep;
 
 /// What was exported.
@@ -83,7 +83,11 @@ pub fn write(
                 std::io::Error::other("stopped"),
             ));
         }
-        parts.push(compressed(store, layer, to.compression)?);
+        let packing = Packing {
+            compression: to.compression,
+            level: None,
+        };
+        parts.push(compressed(store, layer, packing, cancel)?);
     }
     let config = config(&layers, &records);
     let config_descriptor = Descriptor::of(CONFIG, &config);

@@ -14,6 +14,7 @@ mod error;
 mod import;
 mod intake;
 mod layers;
+pub(crate) mod origins;
 mod pull;
 
 pub use error::{TransferError, TransferErrorKind};

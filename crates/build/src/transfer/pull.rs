@@ -10,6 +10,7 @@ use firebuild_store::Store;
 use super::Limits;
 use super::error::{TransferError, TransferErrorKind as Kind};
 use super::layers::{Wanted, take_in};
+use super::origins;
 use crate::cancel::Cancel;
 use crate::event::Sink;
 use crate::export::{ImageRecord, image, of_image, publish_bytes};
@@ -49,6 +50,9 @@ pub fn pull(
         },
     )?;
     let diff_ids = &found.config.rootfs.diff_ids;
+    for (descriptor, diff_id) in found.manifest.layers.iter().zip(diff_ids) {
+        origins::remember(store, diff_id, reference, descriptor);
+    }
     record(
         store,
         diff_ids,

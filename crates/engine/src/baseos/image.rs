@@ -135,7 +135,10 @@ fn layer(
                 &Layer::of_tree(tree),
                 contents,
                 Output::File(file.file()),
-                &WriteOptions { clamp_mtime },
+                &WriteOptions {
+                    clamp_mtime,
+                    ..WriteOptions::default()
+                },
             )
             .map_err(|error| {
                 Error::caused(

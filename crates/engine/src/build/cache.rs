@@ -7,7 +7,8 @@ use firebuild_build::solve::Solved;
 use firebuild_oci::{Digest, ImageConfig};
 use firebuild_store::Store;
 
-use super::{BuildError, Request, output_failed, stopped};
+use super::outputs::failed as output_failed;
+use super::{BuildError, Request, stopped};
 
 /// The build argument that BuildKit's users ask for an inline cache with.
 pub(super) const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";

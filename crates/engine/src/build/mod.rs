@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod executor;
 pub(crate) mod lookup;
+mod outputs;
 mod platform;
 mod request;
 mod sources;
@@ -16,31 +17,30 @@ mod sources;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use firebuild_build::cancel::Cancel;
-use firebuild_build::chain::Chain;
 use firebuild_build::dump::graph_to_text;
 use firebuild_build::event::{Event, Sink};
-use firebuild_build::export::{Image, disk, export, publish};
+use firebuild_build::export::is_full;
 use firebuild_build::history;
 use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
 use firebuild_build::remote_cache::RemoteCache;
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
 use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
-use firebuild_oci::{Digest, ImageConfig, Reference};
+use firebuild_oci::{Digest, Reference};
 use firebuild_store::Store;
 
 pub use check::{CheckReport, Target, check, outline, targets};
 pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream, Warned};
-pub use firebuild_build::export::{Output, OutputError};
+pub use firebuild_build::export::{Dest, Exported, Output, OutputError, OutputKind};
 pub use firebuild_build::graph::VertexId;
 pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
+pub use outputs::OutputReport;
 pub use request::{Isolation, Request};
 
 use crate::paths::Paths;
@@ -57,6 +57,8 @@ pub struct BuildReport {
     pub tags: Vec<Reference>,
     /// The ext4 image, if it was made.
     pub disk: Option<PathBuf>,
+    /// What was asked for with `--output`, in that order.
+    pub outputs: Vec<OutputReport>,
     /// How many steps were computed and not found.
     pub executed: usize,
 }
@@ -118,7 +120,7 @@ pub fn build(
             _ => BuildErrorKind::Step,
         };
         let (place, hints) = (source.place(error.span()), error.hints().to_vec());
-        let full = disk_full(&error).then(no_space_hint);
+        let full = is_full(&error).then(no_space_hint);
         let message = error.to_string();
         BuildError::caused(kind, message, error)
             .at(place)
@@ -133,25 +135,22 @@ pub fn build(
 
     cache::inline(&mut config, request, &solved);
 
-    let disk = if request.disk {
-        Some(make_disk(&store, chain, request, sink)?)
-    } else {
-        None
+    let cached = || cache::export(&store, &options.caches, request, &solved, sink, cancel);
+    let outputs = outputs::Finish {
+        store: &store,
+        request,
+        sink,
+        cancel,
     };
-    write_outputs(&store, chain, &config, lowered.epoch, request, sink, cancel)
+    let made = outputs
+        .run(chain, &config, lowered.epoch, &cached)
         .map_err(|error| stopped_or(error, cancel))?;
-    cache::export(&store, &options.caches, request, &solved, sink, cancel)?;
-    if cancel.is_raised() {
-        return Err(stopped());
-    }
-    // Last, so that a name never stands for an image that has no disk or whose outputs failed.
-    let (manifest, config_digest) =
-        publish(&store, chain, &config, &request.tags, None).map_err(output_failed)?;
     Ok(BuildReport {
-        manifest,
-        config: config_digest,
-        tags: request.tags.clone(),
-        disk,
+        manifest: made.manifest,
+        config: made.config,
+        tags: made.names,
+        disk: made.disk,
+        outputs: made.outputs,
         executed: solved.executed,
     })
 }
@@ -340,77 +339,6 @@ fn parallelism() -> NonZeroUsize {
     NonZeroUsize::new(processors.max(2) * 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn make_disk(
-    store: &Store,
-    chain: &Arc<Chain>,
-    request: &Request,
-    sink: Sink<'_>,
-) -> Result<PathBuf, BuildError> {
-    let item = "exporting ext4".to_owned();
-    sink(Event::Progress {
-        item: item.clone(),
-        current: 0,
-        total: None,
-        done: false,
-    });
-    let path = disk(store, chain, request.min_size).map_err(output_failed)?;
-    sink(Event::Progress {
-        item,
-        current: 0,
-        total: None,
-        done: true,
-    });
-    Ok(path)
-}
-
-fn write_outputs(
-    store: &Store,
-    chain: &Arc<Chain>,
-    config: &ImageConfig,
-    epoch: Option<i64>,
-    request: &Request,
-    sink: Sink<'_>,
-    cancel: &Cancel,
-) -> Result<(), BuildError> {
-    let name = request.tags.first().map(Reference::canonical);
-    let image = Image {
-        chain,
-        config,
-        name: name.as_deref(),
-        base_layers: chain
-            .layers()
-            .iter()
-            .take_while(|layer| layer.created.is_none())
-            .count(),
-        min_size: request.min_size,
-        epoch,
-    };
-    for output in &request.outputs {
-        let item = format!("exporting {}", output.kind.word());
-        sink(Event::Progress {
-            item: item.clone(),
-            current: 0,
-            total: None,
-            done: false,
-        });
-        export(store, &image, output, cancel).map_err(output_failed)?;
-        sink(Event::Progress {
-            item,
-            current: 0,
-            total: None,
-            done: true,
-        });
-    }
-    Ok(())
-}
-
-fn output_failed(error: firebuild_build::export::ExportError) -> BuildError {
-    let full = error.kind() == firebuild_build::export::ExportErrorKind::NoSpace;
-    let hint = full.then(no_space_hint);
-    let message = error.to_string();
-    BuildError::caused(BuildErrorKind::Output, message, error).hints(hint)
-}
-
 /// The error, unless the work was stopped: what fails then is no news.
 fn stopped_or(error: BuildError, cancel: &Cancel) -> BuildError {
     if cancel.is_raised() { stopped() } else { error }
@@ -422,16 +350,4 @@ fn stopped() -> BuildError {
 
 fn no_space_hint() -> String {
     "free some space, or point --home to a larger disk".to_owned()
-}
-
-/// Whether somewhere beneath an error the disk, or the user's part of it, is full.
-fn disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            )
-        })
 }

@@ -81,7 +81,7 @@ impl Pool {
         let (image, id) = if layers.is_empty() {
             (None, None)
         } else {
-            (Some(self.image(store, &chain)?), Some(*chain.id()))
+            (Some(self.image(store, &chain, cancel)?), Some(*chain.id()))
         };
         let scratch = store
             .temporary()
@@ -96,8 +96,8 @@ impl Pool {
         Vm::start(wanted, id, cancel).map(Arc::new)
     }
 
-    fn image(&self, store: &Store, chain: &Chain) -> Result<PathBuf, ExecError> {
-        disk(store, chain, None).map_err(|error| {
+    fn image(&self, store: &Store, chain: &Chain, cancel: &Cancel) -> Result<PathBuf, ExecError> {
+        disk(store, chain, None, cancel).map_err(|error| {
             ExecError::caused(
                 ExecErrorKind::Base,
                 "cannot make the disk of the build's VM",

@@ -81,6 +81,38 @@ impl Registry {
         }
     }
 
+    /// Has the registry take a blob from another of its repositories, `from`. Whether it did; if not, nothing happened.
+    ///
+    /// # Errors
+    /// The text names reference and digest.
+    pub fn mount_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        from: &str,
+    ) -> Result<bool, RegistryError> {
+        let mut url = self.url(reference, "blobs/uploads/")?;
+        url.query_pairs_mut()
+            .append_pair("mount", &digest.to_string())
+            .append_pair("from", from);
+        let mut call = Call::new(Method::POST, url.clone());
+        call.body = Some(Vec::new());
+        let response = self.request(reference, Action::Push, &call)?;
+        if response.status() == StatusCode::CREATED {
+            return Ok(true);
+        }
+        // The registry began an upload instead: it is told that none will come. What it says to that does not matter.
+        let response = check(response).map_err(|error| {
+            error.during(format!("cannot mount {digest} of {from} in {reference}"))
+        })?;
+        if let Ok(upload) = location(&response, &url)
+            && upload.origin() == url.origin()
+        {
+            let _ = self.request(reference, Action::Push, &Call::new(Method::DELETE, upload));
+        }
+        Ok(false)
+    }
+
     fn upload_once(
         &self,
         reference: &Reference,

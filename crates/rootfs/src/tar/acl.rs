@@ -32,6 +32,45 @@ pub(super) fn from_text(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The extended header for an attribute that is an access control list: its key and its text.
+pub(super) fn record(name: &[u8], value: &[u8]) -> Option<(&'static [u8], String)> {
+    let key: &[u8] = match name {
+        b"system.posix_acl_access" => b"SCHILY.acl.access",
+        b"system.posix_acl_default" => b"SCHILY.acl.default",
+        _ => return None,
+    };
+    Some((key, to_text(value)?))
+}
+
+/// The text for an attribute; `None` when it is malformed. Users and groups are told by their numbers.
+fn to_text(value: &[u8]) -> Option<String> {
+    let (version, entries) = value.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != VERSION || entries.len() % 8 != 0 {
+        return None;
+    }
+    let mut out = Vec::new();
+    for entry in entries.chunks_exact(8) {
+        let half = |at: usize| u16::from_le_bytes([entry[at], entry[at + 1]]);
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let bits = half(2);
+        let (tag, who) = match half(0) {
+            USER_OBJ => ("user", String::new()),
+            USER => ("user", id.to_string()),
+            GROUP_OBJ => ("group", String::new()),
+            GROUP => ("group", id.to_string()),
+            MASK => ("mask", String::new()),
+            OTHER => ("other", String::new()),
+            _ => return None,
+        };
+        let perm: String = [(4, 'r'), (2, 'w'), (1, 'x')]
+            .iter()
+            .map(|(bit, c)| if bits & bit == 0 { '-' } else { *c })
+            .collect();
+        out.push(format!("{tag}:{who}:{perm}"));
+    }
+    Some(out.join(","))
+}
+
 /// `TAG:WHO:PERM` or star's `TAG:NAME:PERM:ID`.
 fn parse_entry(entry: &str) -> Option<(u16, u32, u16)> {
     let fields: Vec<&str> = entry.split(':').map(str::trim).collect();
@@ -81,6 +120,11 @@ mod tests {
                 255
             ]
         );
+        assert_eq!(
+            to_text(&value).as_deref(),
+            Some("user::rw-,user:1000:r--,group::r--,mask::rw-,other::---")
+        );
+        assert_eq!(to_text(&value[..value.len() - 1]), None);
         assert_eq!(
             from_text(b"user::rw-\nuser:joe:r--:1000\ngroup::r--\nmask::rw-\nother::---\n")
                 .unwrap(),

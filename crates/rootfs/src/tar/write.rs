@@ -42,6 +42,9 @@ impl std::fmt::Debug for Output<'_> {
 pub struct WriteOptions {
     /// Times later than this are written as this (BuildKit's `rewrite-timestamp`).
     pub clamp_mtime: Option<Time>,
+    /// Access control lists are written as text too (`SCHILY.acl.access`), which is what `tar --acls` of GNU restores.
+    /// Layers have them as attributes only.
+    pub gnu_acls: bool,
 }
 
 /// What was written.
@@ -85,6 +88,7 @@ struct Writer<'c, 'o> {
     contents: &'c dyn Contents,
     sink: Sink<'o>,
     clamp: Option<Time>,
+    gnu_acls: bool,
     is_layer: bool,
     written: Vec<Entry>,
 }
@@ -109,6 +113,7 @@ impl<'c, 'o> Writer<'c, 'o> {
             contents,
             sink: Sink::new(output).map_err(|e| TarError::io(e, 0))?,
             clamp: options.clamp_mtime,
+            gnu_acls: options.gnu_acls,
             is_layer,
             written: Vec::new(),
         })
@@ -201,7 +206,7 @@ impl<'c, 'o> Writer<'c, 'o> {
             Change::Node(Inode {
                 kind: Kind::Socket, ..
             }) => return Ok(()),
-            Change::Node(inode) => Head::node(&entry.path, inode, self.clamp),
+            Change::Node(inode) => Head::node(&entry.path, inode, self.clamp, self.gnu_acls),
         };
         let head = head.ok_or_else(|| refuse(TarErrorKind::TooLarge))?;
         self.sink.write(&head.bytes).map_err(io)?;

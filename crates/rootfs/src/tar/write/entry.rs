@@ -1,6 +1,7 @@
 //! The headers of one entry.
 
 use crate::path;
+use crate::tar::acl;
 use crate::tar::header::{self, Header};
 use crate::tar::pax;
 use crate::tar::{BLOCK, XATTR, padded};
@@ -40,7 +41,12 @@ impl Head {
         builder.finish(path)
     }
 
-    pub(super) fn node(path: &[u8], inode: &Inode, clamp: Option<Time>) -> Option<Self> {
+    pub(super) fn node(
+        path: &[u8],
+        inode: &Inode,
+        clamp: Option<Time>,
+        gnu_acls: bool,
+    ) -> Option<Self> {
         let kind = match &inode.kind {
             Kind::File(_) => b'0',
             Kind::Symlink(_) => b'2',
@@ -73,6 +79,9 @@ impl Head {
         for (name, value) in &inode.meta.xattrs {
             let key = [XATTR, &escape_name(name)].concat();
             pax::append(&mut builder.records, &key, value);
+            if gnu_acls && let Some((key, text)) = acl::record(name, value) {
+                pax::append(&mut builder.records, key, text.as_bytes());
+            }
         }
         builder.finish(path)
     }
@@ -238,16 +247,22 @@ mod tests {
     #[test]
     fn plain_entries_are_one_block() {
         let inode = Inode::dir(0o755);
-        assert_eq!(Head::node(b"usr", &inode, None).unwrap().bytes.len(), BLOCK);
+        assert_eq!(
+            Head::node(b"usr", &inode, None, false).unwrap().bytes.len(),
+            BLOCK
+        );
         let mut late = inode.clone();
         late.meta.mtime = Time { secs: 5, nanos: 1 };
         assert_eq!(
-            Head::node(b"usr", &late, None).unwrap().bytes.len(),
+            Head::node(b"usr", &late, None, false).unwrap().bytes.len(),
             3 * BLOCK
         );
         let clamp = Some(Time { secs: 4, nanos: 0 });
-        assert_eq!(Head::node(b"usr", &late, clamp).unwrap().bytes.len(), BLOCK);
+        assert_eq!(
+            Head::node(b"usr", &late, clamp, false).unwrap().bytes.len(),
+            BLOCK
+        );
         late.meta.mtime.nanos = 1_000_000_000;
-        assert!(Head::node(b"usr", &late, None).is_none());
+        assert!(Head::node(b"usr", &late, None, false).is_none());
     }
 }

@@ -175,6 +175,7 @@ fn times_are_clamped_downwards_only() {
     let layer = parse_layer("/a dir 0755 0:0 10\n/b dir 0755 0:0 30.000000001").unwrap();
     let options = WriteOptions {
         clamp_mtime: Some(Time { secs: 20, nanos: 0 }),
+        ..WriteOptions::default()
     };
     let mut out = Vec::new();
     let written = write_layer(&layer, &Memory, Output::Stream(&mut out), &options).unwrap();

@@ -1,0 +1,195 @@
+//! Where outputs go: files beside their destination that are renamed when they are whole, and standard output.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use firebuild_rootfs::tree::{Content, Contents, Opened};
+
+use super::{Dest, ExportError};
+use crate::cancel::Cancel;
+use crate::content::StoreContents;
+
+/// Writes a file beside its destination and renames it when it is whole.
+pub(super) fn beside(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    if path.is_dir() {
+        return Err(cannot_write(
+            path,
+            io::Error::other("there is a directory of this name"),
+        ));
+    }
+    let aside = aside(path);
+    let result = write(&aside)
+        .map_err(|error| error.full_at(path))
+        .and_then(|()| fs_err::rename(&aside, path).map_err(|error| cannot_write(path, error)));
+    if result.is_err() {
+        let _ = fs_err::remove_file(&aside);
+    }
+    result
+}
+
+/// A name in the same directory that nobody else uses.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// Streams to standard output, or to a file beside its destination.
+pub(super) fn stream(
+    dest: &Dest,
+    cancel: &Cancel,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    match dest {
+        Dest::Path(path) => beside(path, |aside| {
+            let failed = |error| cannot_write(path, error);
+            let file = File::create(aside).map_err(failed)?;
+            let mut out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
+            write(&mut out)?;
+            out.flush().map_err(failed)
+        }),
+        Dest::Stdout | Dest::Within => {
+            let mut out =
+                io::BufWriter::with_capacity(1 << 20, Stoppable::new(io::stdout().lock(), cancel));
+            write(&mut out)?;
+            out.flush()
+                .map_err(|error| ExportError::io("cannot write to standard output", error))
+        }
+    }
+}
+
+/// The path of a destination that must be one.
+pub(super) fn path_of(dest: &Dest) -> Result<&Path, ExportError> {
+    match dest {
+        Dest::Path(path) => Ok(path),
+        Dest::Stdout | Dest::Within => Err(ExportError::io(
+            "this output needs a destination on disk",
+            io::ErrorKind::InvalidInput.into(),
+        )),
+    }
+}
+
+pub(super) fn cannot_write(path: &Path, error: io::Error) -> ExportError {
+    ExportError::io(format!("cannot write {}", path.display()), error).full_at(path)
+}
+
+/// A writer that refuses once a stop was asked for.
+pub(super) struct Stoppable<W> {
+    inner: W,
+    cancel: Cancel,
+}
+
+impl<W> Stoppable<W> {
+    pub(super) fn new(inner: W, cancel: &Cancel) -> Self {
+        Self {
+            inner,
+            cancel: cancel.clone(),
+        }
+    }
+}
+
+impl<W: Write> Write for Stoppable<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_raised() {
+            return Err(stopped());
+        }
+        self.inner.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// A reader that refuses once a stop was asked for.
+pub(super) struct StoppableRead<R> {
+    inner: R,
+    cancel: Cancel,
+}
+
+impl<R> StoppableRead<R> {
+    pub(super) fn new(inner: R, cancel: &Cancel) -> Self {
+        Self {
+            inner,
+            cancel: cancel.clone(),
+        }
+    }
+}
+
+impl<R: io::Read> io::Read for StoppableRead<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_raised() {
+            return Err(stopped());
+        }
+        self.inner.read(buffer)
+    }
+}
+
+/// Contents that are no longer given once a stop was asked for, not even the rest of a long file.
+pub(super) struct StoppableContents<'a> {
+    pub(super) inner: StoreContents<'a>,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Contents for StoppableContents<'_> {
+    fn open(&self, content: &Content) -> io::Result<Opened> {
+        self.check()?;
+        self.inner.open(content)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.cancel.is_raised() {
+            return Err(stopped());
+        }
+        Ok(())
+    }
+}
+
+/// Not `Interrupted`: that would be tried again.
+pub(super) fn stopped() -> io::Error {
+    io::Error::other("stopped")
+}
+
+/// Copies an image with its holes: as a clone where the file system can, else range by range.
+pub(super) fn copy_sparse(source: &Path, dest: &Path, cancel: &Cancel) -> Result<(), ExportError> {
+    let failed = |error: io::Error| cannot_write(dest, error);
+    let from = File::open(source).map_err(failed)?;
+    let to = File::create(dest).map_err(failed)?;
+    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+        return Ok(());
+    }
+    let size = from.metadata().map_err(failed)?.len();
+    to.set_len(size).map_err(failed)?;
+    let mut position = 0;
+    while position < size {
+        let Ok(start) = rustix::fs::seek(&from, rustix::fs::SeekFrom::Data(position)) else {
+            break;
+        };
+        let end = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(start))
+            .map_err(|error| failed(error.into()))?;
+        let (mut read_at, mut write_at) = (start, start);
+        while read_at < end {
+            if cancel.is_raised() {
+                return Err(failed(stopped()));
+            }
+            let length = usize::try_from((end - read_at).min(64 << 20)).unwrap_or(usize::MAX);
+            let count = rustix::fs::copy_file_range(
+                &from,
+                Some(&mut read_at),
+                &to,
+                Some(&mut write_at),
+                length,
+            )
+            .map_err(|error| failed(error.into()))?;
+            if count == 0 {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        position = end;
+    }
+    Ok(())
+}
