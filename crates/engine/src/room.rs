@@ -67,7 +67,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// A process or a VM uses it, or it is no part of the store's caches.
+    /// A process or a VM uses it, or only another command removes it.
     InUse,
     /// An image with a name needs it.
     Image,
@@ -319,8 +319,8 @@ fn kernels(paths: &Paths) -> Vec<Row> {
         state: State::InUse,
         images: Vec::new(),
         records: Vec::new(),
-        used_by: vec!["kernel ls; kernel rm removes it".to_owned()],
-        description: Some(format!("kernel {}", kernel.release)),
+        used_by: Vec::new(),
+        description: Some("kernel rm removes it".to_owned()),
     });
     kernels.collect()
 }
@@ -339,9 +339,45 @@ fn familiar(name: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use firebuild_store::Store;
     use jiff::Timestamp;
 
-    use super::{Kind, Wanted, age};
+    use super::{Cancel, Kind, Room, State, Wanted, age};
+    use crate::instance::Instances;
+    use crate::paths::Paths;
+
+    #[test]
+    fn what_a_vm_has_attached_stays_until_it_has_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let paths = Paths::under(home.path());
+        let store = Store::open(paths.store()).unwrap();
+        let file = store.temporary().unwrap();
+        fs_err::write(&file, b"disk").unwrap();
+        let disk = store.adopt_artifact("ext4", &[1; 32], &file).unwrap();
+        drop(store);
+        let mut record = crate::instance::testing::record();
+        record.image_disk = disk.display().to_string();
+        let owned = Instances::prepare(&paths)
+            .and_then(|instances| instances.create(Some("web"), record))
+            .unwrap();
+        let wanted = Wanted {
+            all: true,
+            ..Wanted::default()
+        };
+        let cancel = Cancel::new().unwrap();
+        let room = Room::look(&paths).unwrap();
+        let rows = room.rows();
+        let row = rows.iter().find(|row| row.kind == "artifact").unwrap();
+        assert_eq!(
+            (row.state, row.used_by[0].as_str()),
+            (State::InUse, "VM web")
+        );
+        assert!(room.prune(&wanted, &cancel).unwrap().rows.is_empty());
+        drop(owned);
+        let room = Room::look(&paths).unwrap();
+        assert_eq!(room.prune(&wanted, &cancel).unwrap().rows.len(), 1);
+        assert!(!disk.exists());
+    }
 
     #[test]
     fn ages() {

@@ -28,6 +28,9 @@ use crate::store::Store;
 const MAX_RECORD: u64 = 16 << 20;
 /// Characters of a record's name that are kept.
 const MAX_LABEL: usize = 200;
+/// The file in the directory of a cache mount that holds its id.
+pub const MOUNT_ID: &str = "id";
+
 /// What is listed piece by piece, or is no content.
 const KNOWN: [&str; 8] = [
     "blobs",
@@ -163,7 +166,9 @@ impl Store {
                 } else {
                     Kind::Source
                 };
-                entries(directory, 0, &mut |path| list.add(kind, path, None));
+                entries(directory, 0, &mut |path| {
+                    list.add(kind, path, mount_id(path).filter(|_| kind == Kind::Mount));
+                });
             }
         });
         Ok(list.items)
@@ -389,6 +394,17 @@ fn is_document(path: &Path) -> bool {
 
 fn is_directory(path: &Path) -> bool {
     fs_err::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// What people call a cache mount, where it is written down.
+fn mount_id(directory: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(directory.join(MOUNT_ID)).ok()?;
+    file.take(MAX_LABEL as u64).read_to_string(&mut text).ok()?;
+    let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    // Without an id it is `/` and the target.
+    let shown = text.strip_prefix("//").map(|target| format!("/{target}"));
+    (!text.is_empty()).then(|| format!("cache mount {}", shown.unwrap_or(text)))
 }
 
 fn file_name(path: &Path) -> &str {

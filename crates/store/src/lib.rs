@@ -47,7 +47,7 @@ mod store;
 pub use blob::BlobWriter;
 pub use check::{Checked, Fault};
 pub use error::{StoreError, StoreErrorKind};
-pub use inventory::{Item, Kind, tree_bytes};
+pub use inventory::{Item, Kind, MOUNT_ID, tree_bytes};
 pub use lock::KeyLock;
 pub use prune::{Policy, Pruned, RemoveTree};
 pub use refs::RefRecord;

@@ -58,6 +58,7 @@ fn du_says_why_and_prune_keeps_what_is_needed() {
         "image t/x:1",
         "RUN ",
         "mounts/",
+        "cache mount /c",
         "snapshot",
         "total",
         "reclaimable",

@@ -100,7 +100,7 @@ pub fn write(
     };
     match &to.to {
         To::Local { dest, tag } => document.into_layout(dest, tag)?,
-        To::Registry(reference) => document.into_registry(reference)?,
+        To::Registry(reference) => document.into_registry(reference, cancel)?,
         // That one is in the image, which is written elsewhere.
         To::Inline => {}
     }
@@ -142,7 +142,7 @@ impl Documents<'_> {
         writer.finish(&Index::new(vec![descriptor])).map_err(failed)
     }
 
-    fn into_registry(self, reference: &Reference) -> Result<(), ExportError> {
+    fn into_registry(self, reference: &Reference, cancel: &Cancel) -> Result<(), ExportError> {
         let failed = |error: firebuild_oci::registry::RegistryError| {
             ExportError::caused(
                 ExportErrorKind::Dest,
@@ -150,7 +150,10 @@ impl Documents<'_> {
                 error,
             )
         };
-        let registry = Registry::new(Options::default());
+        let registry = Registry::new(Options {
+            stop: cancel.stop(),
+            ..Options::default()
+        });
         let silent: UploadProgress = Arc::new(|_| {});
         for (descriptor, path) in self.parts {
             let open = || Ok(Box::new(fs_err::File::open(path)?) as Box<dyn Read + Send>);

@@ -42,13 +42,21 @@ struct State {
 impl RemoteCache {
     /// Reads which records the caches have. One that is not there, or cannot be used, is told to `sink` and left out.
     #[must_use]
-    pub fn open(froms: &[CacheFrom], sink: Sink<'_>) -> Self {
+    pub fn open(froms: &[CacheFrom], sink: Sink<'_>, cancel: &Cancel) -> Self {
         let mut cache = Self::default();
         if froms.is_empty() {
             return cache;
         }
-        let registry = Arc::new(Registry::new(Options::default()));
+        let registry = Arc::new(Registry::new(Options {
+            stop: cancel.stop(),
+            // A build waits for it, and can do without.
+            retries: 2,
+            ..Options::default()
+        }));
         for from in froms {
+            if cancel.is_raised() {
+                break;
+            }
             let unusable = |why: &dyn std::fmt::Display| {
                 sink(Event::Notice {
                     message: format!("cannot use the cache {from}: {why}"),

@@ -1,6 +1,6 @@
 //! RUN: the key of a step, and from a graph's mounts to an executor's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firebuild_oci::Digest;
@@ -288,9 +288,18 @@ impl Solver<'_> {
                     error,
                 )
             })?;
+            note_id(&directory, id);
             return Ok(directory);
         }
         Err(SolveError::internal("no private cache directory is free"))
+    }
+}
+
+/// Writes down what people call a cache, beside its files. A hint, which may fail.
+fn note_id(directory: &Path, id: &str) {
+    let note = directory.join(firebuild_store::MOUNT_ID);
+    if !note.exists() {
+        let _ = fs_err::write(note, id);
     }
 }
 

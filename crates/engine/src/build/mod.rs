@@ -108,7 +108,7 @@ pub fn build(
             .collect(),
         ssh: request.ssh.clone(),
         epoch: lowered.epoch,
-        caches: RemoteCache::open(&request.cache_from, sink),
+        caches: RemoteCache::open(&request.cache_from, sink, cancel),
     };
     let executor = executor::executor(&store, paths, &request.isolation);
     let solved = solve::solve(&lowered.graph, &store, &*executor, &options, sink, cancel);
