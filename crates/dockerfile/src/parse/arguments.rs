@@ -458,7 +458,13 @@ fn interval(flags: &Flags, name: &str) -> Result<Option<Duration>, ParseError> {
         None => Err(bad_flag(
             word,
             format!(
-                "invalid duration {:?} for --{name}: a number with a unit is needed, such as 30s or 1m30s",
+                "{} duration {:?} for --{name}: a number with a unit is needed, such as 30s or 1m30s",
+                // The two words of Go's time.ParseDuration.
+                if word.text.parse::<f64>().is_ok() {
+                    "missing unit in"
+                } else {
+                    "invalid"
+                },
                 word.text
             ),
         )),

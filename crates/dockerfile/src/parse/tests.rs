@@ -378,7 +378,9 @@ fn healthchecks() {
     ] {
         assert_eq!(body_error(source), message, "{source:?}");
     }
-    assert!(body_error("HEALTHCHECK --interval=30 CMD x").contains("invalid duration \"30\""));
+    assert!(
+        body_error("HEALTHCHECK --interval=30 CMD x").contains("missing unit in duration \"30\"")
+    );
 }
 
 #[test]
