@@ -131,18 +131,19 @@ fn endless(home: &Home, context: &Path) -> (Child, Vec<u32>) {
     .stderr(Stdio::piped())
     .spawn()
     .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut said = Vec::new();
-    for line in lines {
-        let line = line.unwrap();
-        if line.ends_with(" up") {
-            let below = descendants(child.id());
-            assert!(!below.is_empty(), "{said:?}");
-            return (child, below);
-        }
-        said.push(line);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = lines.any(|line| {
+        said.push(line.unwrap());
+        said.last().is_some_and(|line| line.ends_with(" up"))
+    });
+    if !begun {
+        let status = child.wait().unwrap();
+        panic!("the step did not begin, {status}: {said:?}");
     }
-    panic!("the step did not begin: {said:?}");
+    let below = descendants(child.id());
+    assert!(!below.is_empty(), "{said:?}");
+    (child, below)
 }
 
 fn wait_for_end(pids: &[u32]) {
