@@ -180,12 +180,14 @@ fn images_are_pulled_by_tag_and_by_digest() {
     ] {
         let (fresh, done) = build_from(&registry.name(name));
         let done = done.ok();
-        assert_eq!(
-            done.err().matches("layer ").count() / 2,
-            layers.len(),
-            "{name}: {}",
-            done.err()
-        );
+        // A layer is named again when lines of another one stood between.
+        let text = done.err();
+        let fetched: std::collections::BTreeSet<&str> = text
+            .split("layer ")
+            .skip(1)
+            .filter_map(|rest| rest.split_whitespace().next())
+            .collect();
+        assert_eq!(fetched.len(), layers.len(), "{name}: {}", done.err());
         // The image is in the store now: nothing is asked of the registry again.
         let again = fresh.build("t/again:1", &fresh.path().join("ctx")).ok();
         assert!(!again.err().contains("layer "), "{name}: {}", again.err());
