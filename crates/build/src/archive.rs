@@ -3,21 +3,23 @@
 //! Something compressed that is no tar inside, and anything else, is no archive and is copied as it is. The uncompressed
 //! tar becomes a blob of the store, so that what is unpacked points into it.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead, Read, Write as _};
 
 use firebuild_oci::Digest;
 use firebuild_rootfs::layer::Layer;
 use firebuild_rootfs::path;
-use firebuild_rootfs::tar::{self, ReadOptions, Whiteouts, looks_like_tar};
+use firebuild_rootfs::tar::{self, Limits, ReadOptions, Whiteouts, looks_like_tar};
 use firebuild_rootfs::tree::Opened;
 use firebuild_store::Store;
 
 use crate::copy::{CopyError, CopyErrorKind};
 
 /// Bytes that tell what a file is: a tar header.
-const HEAD: usize = 512;
+pub(crate) const HEAD: usize = 512;
 /// An archive that unpacks to more is refused: it is a bomb, or it wants a disk of its own.
 const MAX_UNPACKED: u64 = 64 << 30;
+/// An archive with more entries is refused: their names and properties are held in memory.
+const MAX_ENTRIES: usize = 2_000_000;
 
 /// Reads opened content from its beginning.
 struct Reader<'a> {
@@ -48,20 +50,32 @@ pub(crate) fn open(
     opened: &Opened,
     size: u64,
 ) -> Result<Option<Layer>, CopyError> {
-    let shown = || path::escape(name);
-    let reader = || {
-        io::BufReader::with_capacity(
-            256 << 10,
-            Reader {
-                opened,
-                position: 0,
-                size,
-            },
-        )
+    let reader = Reader {
+        opened,
+        position: 0,
+        size,
     };
-    let Some(mut plain) =
-        decompressed(reader()).map_err(|error| CopyError::content(name, error))?
-    else {
+    match unpack(store, io::BufReader::with_capacity(256 << 10, reader)) {
+        Ok(found) => Ok(found.map(|(_, layer)| layer)),
+        Err(error) => Err(CopyError::caused(
+            CopyErrorKind::Archive,
+            format!("cannot unpack {}", path::escape(name)),
+            error,
+        )),
+    }
+}
+
+/// Whether the beginning of a file is that of a tar or of something compressed.
+pub(crate) fn may_be_archive(head: &[u8]) -> bool {
+    matches!(decompressed(head), Ok(Some(_)) | Err(_))
+}
+
+/// The uncompressed archive behind a reader as a blob, and its entries; nothing if it is no archive.
+///
+/// # Errors
+/// When it cannot be read, or is an archive and is damaged, too large or climbs out of the root.
+pub(crate) fn unpack(store: &Store, reader: impl BufRead) -> io::Result<Option<(Digest, Layer)>> {
+    let Some(mut plain) = decompressed(reader)? else {
         return Ok(None);
     };
     let mut head = Vec::with_capacity(HEAD);
@@ -70,46 +84,29 @@ pub(crate) fn open(
         // Also when it cannot be decompressed: it only began like something compressed.
         _ => return Ok(None),
     }
-    let broken = |error: io::Error| {
-        CopyError::caused(
-            CopyErrorKind::Archive,
-            format!("cannot unpack {}", shown()),
-            error,
-        )
-    };
-    let mut writer = store
-        .blob_writer()
-        .map_err(|error| broken(io::Error::other(error)))?;
-    writer.write_all(&head).map_err(broken)?;
-    let copied = io::copy(&mut plain.take(MAX_UNPACKED), &mut writer).map_err(broken)?;
+    let mut writer = store.blob_writer().map_err(io::Error::other)?;
+    writer.write_all(&head)?;
+    let copied = io::copy(&mut plain.take(MAX_UNPACKED), &mut writer)?;
     if copied == MAX_UNPACKED {
-        return Err(broken(io::Error::other(format!(
+        return Err(io::Error::other(format!(
             "it unpacks to more than {MAX_UNPACKED} bytes"
-        ))));
+        )));
     }
-    let digest: Digest = writer
-        .commit(None)
-        .map_err(|error| broken(io::Error::other(error)))?;
-    let file = store
-        .read_blob_file(&digest)
-        .map_err(|error| broken(io::Error::other(error)))?;
+    let digest: Digest = writer.commit(None).map_err(io::Error::other)?;
+    let file = store.read_blob_file(&digest).map_err(io::Error::other)?;
     let options = ReadOptions {
         whiteouts: Whiteouts::Keep,
-        ..ReadOptions::default()
+        limits: Limits {
+            entries: MAX_ENTRIES,
+            ..Limits::default()
+        },
     };
-    tar::read_layer(file, *digest.as_bytes(), &options)
-        .map(Some)
-        .map_err(|error| {
-            CopyError::caused(
-                CopyErrorKind::Archive,
-                format!("cannot unpack {}", shown()),
-                error,
-            )
-        })
+    let layer = tar::read_layer(file, *digest.as_bytes(), &options).map_err(io::Error::other)?;
+    Ok(Some((digest, layer)))
 }
 
 /// The bytes behind a compression that is known by its magic number, or the bytes themselves if they are a tar.
-fn decompressed<'a, R: io::BufRead + 'a>(mut reader: R) -> io::Result<Option<Box<dyn Read + 'a>>> {
+fn decompressed<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Option<Box<dyn Read + 'a>>> {
     let head = reader.fill_buf()?;
     Ok(Some(match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),

@@ -97,6 +97,7 @@ fn run(
     loop {
         match lower(file, &resolved, options)? {
             Outcome::Lowered(lowered) => return Ok(*lowered),
+            Outcome::NeedsTime(request) => panic!("{request:?}"),
             Outcome::Needs(requests) => {
                 assert!(!requests.is_empty());
                 for (request, _) in requests {

@@ -60,6 +60,7 @@ fn import_it(store: &Store, path: &Path, limits: Limits) -> Result<ImageRecord, 
         name: None,
         platform: amd64(),
         limits,
+        named: true,
     };
     let reference = "org/imported:1".parse().unwrap();
     import_layout(

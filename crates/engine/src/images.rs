@@ -222,6 +222,7 @@ pub fn load(
         name: None,
         platform: Platform::host(),
         limits: Limits::default(),
+        named: true,
     };
     import_layout(&store, file, &reference, &options, &|_| {}, cancel).map_err(failed)?;
     Ok(reference)

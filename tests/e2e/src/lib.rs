@@ -6,6 +6,7 @@
 
 mod fixtures;
 mod process;
+pub mod servers;
 mod skip;
 
 pub use fixtures::{Home, base, kernel_deb, static_program, with_base};

@@ -12,6 +12,7 @@ use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
 #[command(after_help = "Examples:\n  \
     firebuild rootfs --dockerfile Dockerfile --tag me/app:1\n  \
     firebuild build -f Dockerfile -t me/app:1 --build-arg VERSION=3 .\n  \
+    firebuild build -t me/app:1 https://github.com/me/app.git#v1:docker\n  \
     firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .\n  \
     firebuild build -t me/app:1 --isolation=microvm --mem 4G .\n  \
     firebuild build --check .                        what the linter has to say, and how to fix it\n  \
@@ -32,12 +33,16 @@ Outputs (-o, several at once; without any it is type=ext4):\n  \
 Images also take name=, compression=gzip|zstd|uncompressed, compression-level=, force-compression=,\n\
 oci-mediatypes=, annotation.KEY=VALUE, rewrite-timestamp=.")]
 pub(crate) struct RootfsArgs {
-    /// Build context: a directory (default: the Dockerfile's own)
+    /// Build context: a directory, a tar archive, - (archive or Dockerfile on standard input), or the address of a git
+    /// repository, an archive or a Dockerfile (default: the Dockerfile's own)
     #[arg(value_name = "CONTEXT")]
     pub(crate) path: Option<String>,
-    /// The Dockerfile (default: Dockerfile in the context)
+    /// The Dockerfile: a path, - (standard input), or an address (default: Dockerfile in the context)
     #[arg(long, short = 'f', visible_alias = "file", value_name = "FILE")]
     pub(crate) dockerfile: Option<String>,
+    /// The Dockerfile as a text
+    #[arg(long, value_name = "TEXT", conflicts_with = "dockerfile")]
+    pub(crate) dockerfile_inline: Option<String>,
     /// Build context, the same as the argument
     #[arg(long, value_name = "DIR", conflicts_with = "path")]
     pub(crate) context: Option<String>,
@@ -61,7 +66,7 @@ pub(crate) struct RootfsArgs {
     #[arg(long)]
     pub(crate) load: bool,
     /// Take this image instead of a Dockerfile
-    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "path", "context"])]
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["dockerfile", "dockerfile_inline", "path", "context"])]
     pub(crate) docker_image: Option<String>,
     /// What that image was made from: recorded; no base is needed
     #[arg(long, value_name = "IMAGE", requires = "docker_image", hide = true)]
@@ -72,7 +77,7 @@ pub(crate) struct RootfsArgs {
     /// The same behind its last instruction
     #[arg(long, value_name = "COMMAND")]
     pub(crate) post_build_command: Vec<String>,
-    /// Named context: NAME=DIR or NAME=docker-image://REF
+    /// Named context: NAME=DIR, an archive, docker-image://REF, oci-layout://PATH[:TAG][@DIGEST], or an address
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]

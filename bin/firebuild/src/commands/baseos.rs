@@ -65,14 +65,13 @@ fn from_dockerfile(
     roots: &Roots,
     cancel: &Cancel,
 ) -> Done {
-    source::refuse_remote(file)?;
     let mut request = build::Request::new(PathBuf::new());
     request.context = None;
-    request.dockerfile = Some(PathBuf::from(file));
+    request.dockerfile = Some(source::dockerfile(file)?);
     let tag = match &args.tag {
         Some(tag) => rootfs::parse_tag(tag)?,
         None => {
-            let base = build::base_of(&request).map_err(rootfs::failure)?;
+            let base = build::base_of(paths, &request, cancel).map_err(rootfs::failure)?;
             base.ok_or_else(|| {
                 Failure::usage(format!("{file} begins from scratch and says no name"))
                     .hint("give the base a name with --tag")

@@ -94,7 +94,7 @@ pub(super) fn run(
             }
         }
         Call::Targets => {
-            let targets = build::targets(request).map_err(failure)?;
+            let targets = build::targets(paths, request, cancel).map_err(failure)?;
             if json {
                 pretty(&json!({ "targets": targets.iter().map(target_value).collect::<Vec<_>>() }));
             } else {

@@ -21,12 +21,12 @@ pub(super) fn application(
     roots: &Roots,
     args: &RootfsArgs,
     request: &build::Request,
+    parent: Option<&Reference>,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
     if roots.rootfs.is_none() {
         return Ok(());
     }
-    let parent = build::base_of(request).ok().flatten();
     let config = BuildConfig {
         build_args: request
             .build_args
@@ -36,12 +36,7 @@ pub(super) fn application(
         dockerfile: args
             .dockerfile
             .clone()
-            .or_else(|| {
-                request
-                    .dockerfile
-                    .as_ref()
-                    .map(|path| path.display().to_string())
-            })
+            .or_else(|| request.dockerfile.as_ref().map(ToString::to_string))
             .filter(|_| args.docker_image.is_none())
             .unwrap_or_default(),
         docker_image: args.docker_image.clone().unwrap_or_default(),
@@ -50,15 +45,7 @@ pub(super) fn application(
     };
     for tag in &request.tags {
         let kind = Kind::Rootfs(config.clone());
-        one(
-            paths,
-            roots,
-            tag,
-            kind,
-            parent.as_ref(),
-            request.min_size,
-            cancel,
-        )?;
+        one(paths, roots, tag, kind, parent, request.min_size, cancel)?;
     }
     Ok(())
 }

@@ -30,9 +30,9 @@ pub(crate) fn run(
     cancel: &Cancel,
 ) -> Done {
     let roots = args.build_vm.storage.roots(profile);
-    // Holds the Dockerfile of an inline text or an image until the build is over.
     let source = source::find(args)?;
     let mut request = request(args, &source)?;
+    build::take_stdin(paths, &mut request, cancel).map_err(failure)?;
     if let Some((call, format)) = check::wanted(args)? {
         return check::run(paths, &request, call, format, cancel);
     }
@@ -59,7 +59,7 @@ pub(crate) fn run(
     let picture = args.timeline.as_deref();
     let report = execute(paths, &request, &roots, mode, picture, cancel)?;
     if request.disk {
-        publish::application(paths, &roots, args, &request, cancel)?;
+        publish::application(paths, &roots, args, &request, report.base.as_ref(), cancel)?;
     }
     results::files(args, &report)?;
     // An archive on standard output stays an archive.
@@ -89,7 +89,9 @@ pub(super) fn execute(
     });
     let report = built.map_err(|error| {
         let missing = error.kind() == build::BuildErrorKind::Image;
-        let base = build::base_of(request).ok().flatten().filter(|_| missing);
+        let base = missing
+            .then(|| build::base_of(paths, request, cancel).ok().flatten())
+            .flatten();
         let failure = failure(error);
         match base.and_then(|base| publish::hint(roots, &base)) {
             Some(hint) => failure.hint(hint),
@@ -104,7 +106,7 @@ pub(super) fn execute(
 fn title(request: &Request) -> String {
     let tag = request.tags.first().map(Reference::familiar);
     let file = request.dockerfile.as_ref().or(request.context.as_ref());
-    tag.or_else(|| file.map(|file| file.display().to_string()))
+    tag.or_else(|| file.map(|file| file.to_string()))
         .unwrap_or_else(|| "build".to_owned())
 }
 
@@ -195,6 +197,9 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         .iter()
         .map(|text| ssh(text))
         .collect::<Result<_, _>>()?;
+    if source.is_over_ssh() {
+        request.context_agent = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+    }
     request.no_cache = no_cache(args);
     request.cache_from = args
         .cache_from

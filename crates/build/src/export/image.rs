@@ -78,10 +78,7 @@ pub(crate) fn publish_bytes(
         .collect::<Result<Vec<_>, StoreError>>()?;
     let manifest_bytes = Manifest::new(config_descriptor, descriptors).to_bytes();
     let manifest = store.put_blob(&manifest_bytes)?;
-    let mut annotations = BTreeMap::new();
-    if let Some(source) = source {
-        annotations.insert(SOURCE_DIGEST.to_owned(), source.to_string());
-    }
+    let annotations = source_annotation(source);
     for name in names {
         store.set_ref(&RefRecord {
             name: name.canonical(),
@@ -91,6 +88,14 @@ pub(crate) fn publish_bytes(
         })?;
     }
     Ok((manifest, config_digest))
+}
+
+/// What a reference record says about where the image came from.
+pub(crate) fn source_annotation(source: Option<&Digest>) -> BTreeMap<String, String> {
+    source
+        .map(|source| (SOURCE_DIGEST.to_owned(), source.to_string()))
+        .into_iter()
+        .collect()
 }
 
 /// Reads the image of a reference record.

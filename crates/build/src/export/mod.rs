@@ -17,7 +17,7 @@ mod write;
 pub(crate) use compress::compressed;
 pub use disk::{disk, disk_key};
 pub use image::{ImageRecord, image, publish};
-pub(crate) use image::{of_image, publish_bytes};
+pub(crate) use image::{of_image, publish_bytes, source_annotation};
 pub use output::{
     Annotation, Compression, Dest, ImageForm, Output, OutputError, OutputKind, Packing, Publication,
 };

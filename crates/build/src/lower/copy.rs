@@ -201,6 +201,19 @@ impl Stepper<'_, '_> {
                 remote: true,
             });
         }
+        if from.is_none()
+            && let Some(base) = &self.plan.options.beside
+        {
+            let op = beside(base, pattern)?;
+            let (name, file_name) = (format!("GET {}", op.url), op.file_name.clone());
+            let span = Some(self.now.span);
+            let vertex = self.output.vertices.source(Op::Http(op), || name, span);
+            return Ok(CopySource::Paths {
+                input: input_of(inputs, vertex),
+                pattern: literal(&file_name),
+                remote: false,
+            });
+        }
         if from.is_none() {
             self.check_ignored(pattern, is_copy);
         }
@@ -323,6 +336,38 @@ fn input_of(inputs: &mut Vec<VertexId>, vertex: VertexId) -> usize {
     }
 }
 
+/// A source that lies beside a Dockerfile which was fetched from an address: one file.
+fn beside(base: &str, pattern: &str) -> Result<HttpOp, LowerError> {
+    let wrong = |what: &str| {
+        let message = format!("cannot copy {pattern:?} from {base}: {what}");
+        Err(LowerError::new(LowerErrorKind::Copy, message).with_hint(
+            "the Dockerfile came from an address, where files can be fetched one by one only; build from a directory, an archive or a git repository instead",
+        ))
+    };
+    if pattern.contains(['*', '?', '[']) {
+        return wrong("an address has no list of files for a wildcard");
+    }
+    let path = join_dir("/", pattern);
+    if path == "/" || pattern.ends_with('/') || pattern.ends_with("/.") {
+        return wrong("it is a directory");
+    }
+    let mut url = base.trim_end_matches('/').to_owned();
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => url.push(char::from(byte)),
+            byte => url += &format!("%{byte:02X}"),
+        }
+    }
+    let file_name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(HttpOp {
+        url,
+        file_name,
+        checksum: None,
+        beside: true,
+    })
+}
+
 fn remote_copy(message: &str) -> LowerError {
     LowerError::new(LowerErrorKind::Copy, message).with_hint("use ADD")
 }
@@ -394,7 +439,27 @@ fn literal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{destination, literal};
+    use super::{beside, destination, literal};
+
+    #[test]
+    fn files_beside_a_dockerfile_of_an_address() {
+        for (pattern, url, name) in [
+            ("a.txt", "http://h/d/a.txt", "a.txt"),
+            ("./x/../b c", "http://h/d/b%20c", "b c"),
+            ("/s/é?.t", "", ""),
+            ("../../etc/passwd", "http://h/d/etc/passwd", "passwd"),
+            ("a#b", "http://h/d/a%23b", "a#b"),
+        ] {
+            match beside("http://h/d/", pattern) {
+                Ok(op) => assert_eq!((op.url.as_str(), op.file_name.as_str()), (url, name)),
+                Err(_) => assert_eq!(url, "", "{pattern}"),
+            }
+        }
+        for pattern in [".", "/", "dir/", "dir/.", "*.txt", "", ".."] {
+            let error = beside("http://h/d/", pattern).unwrap_err().to_string();
+            assert!(error.contains("http://h/d/"), "{error}");
+        }
+    }
 
     #[test]
     fn destinations() {

@@ -24,6 +24,7 @@ mod reach;
 mod run;
 mod stage;
 mod text;
+mod time;
 mod warn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ use crate::history::rfc3339;
 use crate::resolve::{ImageRequest, Resolved};
 
 pub(crate) use stage::join_dir;
+pub use time::{TimeOf, TimeRequest};
 
 pub use error::{LowerError, LowerErrorKind};
 pub use outline::{Outline, OutlineArg, OutlineMount};
@@ -71,6 +73,11 @@ pub struct Options {
     pub before: Vec<String>,
     /// The same behind its last instruction.
     pub after: Vec<String>,
+    /// The address, with a slash at its end, that sources of the main context lie below: the Dockerfile was fetched
+    /// from there, and they are fetched one by one.
+    pub beside: Option<String>,
+    /// Answers to [`Outcome::NeedsTime`], by name; nothing for what has no time.
+    pub times: BTreeMap<String, Option<i64>>,
 }
 
 impl Default for Options {
@@ -87,6 +94,8 @@ impl Default for Options {
             executable: None,
             before: Vec::new(),
             after: Vec::new(),
+            beside: None,
+            times: BTreeMap::new(),
         }
     }
 }
@@ -105,6 +114,8 @@ pub enum NamedContext {
 pub enum Outcome {
     /// These images must be looked up first; each with the place in the Dockerfile that wants it.
     Needs(Vec<(ImageRequest, Span)>),
+    /// This time must be looked up first and put into [`Options::times`].
+    NeedsTime(TimeRequest),
     /// All is known.
     Lowered(Box<Lowered>),
 }
@@ -139,6 +150,9 @@ pub fn lower(
     options: &Options,
 ) -> Result<Outcome, LowerError> {
     let checks = check_options(file, options)?;
+    if let Some(request) = plan::time_request(file, options)? {
+        return Ok(Outcome::NeedsTime(request));
+    }
     let plan = plan::Plan::new(file, options)?;
     let reach = reach::Reach::new(&plan, resolved)?;
     if !reach.missing.is_empty() {

@@ -67,6 +67,11 @@ impl Stepper<'_, '_> {
         inputs: &mut Vec<VertexId>,
     ) -> Result<usize, LowerError> {
         let vertex = match word {
+            None if self.plan.options.beside.is_some() => {
+                return Err(mount_error(
+                    "a Dockerfile from an address has no build context to mount",
+                ));
+            }
             None => self.context(""),
             Some(word) => match find_source(self.plan, word, false, &self.plan.platform)? {
                 Source::Stage(index) => {

@@ -10,7 +10,7 @@ use firebuild_dockerfile::{
 use firebuild_oci::{Platform, Reference};
 
 use super::env::{Env, expansion_error};
-use super::{LowerError, LowerErrorKind, NamedContext, Options};
+use super::{LowerError, LowerErrorKind, NamedContext, Options, time};
 use crate::resolve::ImageRequest;
 
 /// All stages, with names settled.
@@ -62,6 +62,17 @@ pub(super) enum Origin {
     Image(ImageRequest),
 }
 
+/// The time that must be looked up before a plan can be made.
+pub(super) fn time_request(
+    file: &Dockerfile,
+    options: &Options,
+) -> Result<Option<time::TimeRequest>, LowerError> {
+    let platform = options.platform.as_ref().unwrap_or(&options.build_platform);
+    let automatic = automatic_args(file, options, platform)?;
+    let globals = global_args(file, automatic, Some(&options.build_args))?;
+    time::request(file, options, &globals)
+}
+
 impl<'a> Plan<'a> {
     pub(super) fn new(file: &'a Dockerfile, options: &'a Options) -> Result<Self, LowerError> {
         let platform = options
@@ -71,7 +82,7 @@ impl<'a> Plan<'a> {
         let mut build_args = options.build_args.clone();
         let automatic = automatic_args(file, options, &platform)?;
         let mut globals = global_args(file, automatic, Some(&build_args))?;
-        let epoch = epoch(&mut build_args, &mut globals, options)?;
+        let epoch = time::epoch(&mut build_args, &mut globals, options)?;
         let mut plan = Self {
             file,
             options,
@@ -414,37 +425,4 @@ fn global_args(
         }
     }
     Ok(env)
-}
-
-/// `SOURCE_DATE_EPOCH`, from a build argument or a global ARG; its value in both becomes what it stands for.
-fn epoch(
-    build_args: &mut BTreeMap<String, String>,
-    globals: &mut Env,
-    options: &Options,
-) -> Result<Option<i64>, LowerError> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let global = globals.get(NAME).filter(|value| !value.is_empty());
-    let Some(text) = build_args.get(NAME).map(String::as_str).or(global) else {
-        return Ok(None);
-    };
-    let local = text == "context"
-        || options
-            .contexts
-            .get(text)
-            .is_some_and(|context| *context == NamedContext::Files);
-    // Files of a local directory have no time of their own.
-    if text.is_empty() || local {
-        build_args.remove(NAME);
-        globals.remove(NAME);
-        return Ok(None);
-    }
-    let seconds: i64 = text.parse().map_err(|error: std::num::ParseIntError| {
-        LowerError::new(
-            LowerErrorKind::Epoch,
-            format!("invalid SOURCE_DATE_EPOCH: {text:?}"),
-        )
-        .with_hint("give whole seconds since 1970-01-01, or nothing")
-        .caused_by(error)
-    })?;
-    Ok(Some(seconds))
 }

@@ -18,6 +18,7 @@ fn build_with(
     loop {
         match lower(&file, &resolved, options)? {
             Outcome::Lowered(lowered) => return Ok(*lowered),
+            Outcome::NeedsTime(request) => panic!("{request:?}"),
             Outcome::Needs(requests) => {
                 for (request, _) in requests {
                     let mut config = ImageConfig::new(request.platform.parse().unwrap());
@@ -94,6 +95,7 @@ fn only_what_is_needed_is_asked_for() {
             ..options(&[])
         };
         match lower(&file, &Resolved::default(), &options).unwrap() {
+            Outcome::NeedsTime(request) => panic!("{request:?}"),
             Outcome::Needs(requests) => requests
                 .into_iter()
                 .map(|(request, _)| request.reference)

@@ -63,6 +63,16 @@ impl Fetched {
         Ok(None)
     }
 
+    /// The context, where there is no ignore file.
+    #[must_use]
+    pub fn without_ignore(self) -> StoredTree {
+        StoredTree {
+            tree: self.tree,
+            id: self.id,
+            ignore: IgnorePatterns::default(),
+        }
+    }
+
     /// The context, without what an ignore file leaves out.
     ///
     /// # Errors
@@ -72,11 +82,7 @@ impl Fetched {
         ignore: Option<&(String, String)>,
     ) -> Result<StoredTree, RemoteError> {
         let Some((file, text)) = ignore else {
-            return Ok(StoredTree {
-                tree: self.tree,
-                id: self.id,
-                ignore: IgnorePatterns::default(),
-            });
+            return Ok(self.without_ignore());
         };
         let ignore = IgnorePatterns::parse(text.as_bytes()).map_err(|error| {
             RemoteError::caused(Failed::Address, format!("cannot use {file}"), error)

@@ -22,6 +22,8 @@ const CHUNK: usize = 128 << 10;
 /// A fetched document.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Document {
+    /// What a person knows it by.
+    name: String,
     /// Its content, a blob of the store.
     pub blob: Digest,
     /// Its size in bytes.
@@ -154,6 +156,7 @@ impl Remote<'_> {
         self.progress(shown, size, page.length, true);
         let blob = writer.commit(None).map_err(store)?;
         Ok(Document {
+            name: format!("GET {shown}"),
             blob,
             size,
             modified: page.modified,

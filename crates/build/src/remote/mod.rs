@@ -8,6 +8,8 @@
 //! Everything fetched becomes content of the store before anybody looks at it; a [`Fetched`] tree points into that. All
 //! waits end at once when the build is stopped.
 
+mod address;
+mod archive;
 mod context;
 mod error;
 mod git;
@@ -29,6 +31,8 @@ use crate::cancel::Cancel;
 use crate::event::Sink;
 use crate::solve::Secret;
 
+pub use address::{Address, is_address, parse_address};
+pub use archive::{Stdin, Stream};
 pub use error::{RemoteError, RemoteErrorKind};
 pub use git_ref::{GitRef, parse_git};
 pub use http::Document;

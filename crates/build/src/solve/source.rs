@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use firebuild_dockerfile::IgnorePatterns;
-
-use super::{ContextDir, ContextSource, SolveError, SolveErrorKind, Solver, StoredTree, Value};
+use super::{ContextDir, ContextSource, SolveError, SolveErrorKind, Solver, Value};
 use crate::chain::{Chain, ChainLayer};
 use crate::context::Files;
 use crate::graph::{ContextOp, ImageOp};
@@ -53,12 +51,8 @@ impl Solver<'_> {
 
 /// What was fetched, as a value.
 pub(super) fn fetched(fetched: Fetched) -> (Value, bool) {
-    let tree = StoredTree {
-        tree: fetched.tree,
-        id: fetched.id,
-        ignore: IgnorePatterns::default(),
-    };
-    (Value::Tree(Arc::new(tree)), fetched.cached)
+    let cached = fetched.cached;
+    (Value::Tree(Arc::new(fetched.without_ignore())), cached)
 }
 
 /// The chain of a resolved image.

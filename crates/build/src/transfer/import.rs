@@ -27,6 +27,8 @@ pub struct ImportOptions {
     pub platform: Platform,
     /// Bounds.
     pub limits: Limits,
+    /// Whether the reference stands for it in the store afterwards; else it is only called so, for this process.
+    pub named: bool,
 }
 
 /// Imports an image from the directory or tar at `path`, and makes `reference` stand for it in the store.
@@ -82,6 +84,7 @@ pub fn import_layout(
         &found.config_bytes,
         reference,
         found.manifest_digest.as_ref(),
+        options.named,
     )
 }
 

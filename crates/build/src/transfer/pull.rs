@@ -5,7 +5,7 @@ use std::io::Write;
 use firebuild_oci::media_type::layer_compression;
 use firebuild_oci::registry::{Registry, ResolvedImage};
 use firebuild_oci::{Digest, Platform, Reference};
-use firebuild_store::Store;
+use firebuild_store::{RefRecord, Store};
 
 use super::Limits;
 use super::error::{TransferError, TransferErrorKind as Kind};
@@ -13,7 +13,7 @@ use super::layers::{Wanted, take_in};
 use super::origins;
 use crate::cancel::Cancel;
 use crate::event::Sink;
-use crate::export::{ImageRecord, image, of_image, publish_bytes};
+use crate::export::{ImageRecord, image, of_image, publish_bytes, source_annotation};
 
 /// Pulls the image that `reference` names for `platform`, and makes `reference` stand for it in the store.
 ///
@@ -59,6 +59,7 @@ pub fn pull(
         &found.config_bytes,
         reference,
         Some(&found.digest),
+        true,
     )
 }
 
@@ -91,7 +92,7 @@ fn wanted(reference: &Reference, found: &ResolvedImage) -> Result<Vec<Wanted>, T
         .collect()
 }
 
-/// Gives an image whose layers are in the store its name, and reads it back.
+/// Gives an image whose layers are in the store its name, if it shall have one, and reads it back.
 ///
 /// The layers are put together first: an image that cannot become a tree, say because an entry of a layer climbs out of
 /// it, gets no name. Whoever uses the image at once finds the tree made.
@@ -101,6 +102,7 @@ pub(super) fn record(
     config_bytes: &[u8],
     reference: &Reference,
     source: Option<&Digest>,
+    named: bool,
 ) -> Result<ImageRecord, TransferError> {
     let chain = of_image(diff_ids);
     let _ = chain.tree(store).map_err(|error| {
@@ -111,20 +113,19 @@ pub(super) fn record(
         )
     })?;
     let failed = |error| TransferError::store(format!("cannot store image {reference}"), error);
-    publish_bytes(
-        store,
-        diff_ids,
-        config_bytes,
-        std::slice::from_ref(reference),
-        source,
-    )
-    .map_err(failed)?;
-    let record = store.get_ref(reference).map_err(failed)?.ok_or_else(|| {
-        TransferError::new(
-            Kind::Io,
-            format!("image {reference} was removed while it was stored"),
-        )
-    })?;
+    let names = if named {
+        std::slice::from_ref(reference)
+    } else {
+        &[]
+    };
+    let (manifest, _) =
+        publish_bytes(store, diff_ids, config_bytes, names, source).map_err(failed)?;
+    let record = RefRecord {
+        name: reference.canonical(),
+        manifest,
+        size: 0,
+        annotations: source_annotation(source),
+    };
     let mut found = image(store, &record).map_err(|error| {
         TransferError::caused(
             Kind::Io,

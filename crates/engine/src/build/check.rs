@@ -13,11 +13,16 @@ use std::sync::Arc;
 use firebuild_build::cancel::Cancel;
 use firebuild_build::event::{Event, Sink, Warned};
 use firebuild_build::lower::{LowerError, Outline};
+use firebuild_build::remote::Remote;
 use firebuild_dockerfile::{
     CheckOptions, Dockerfile, LineIndex, Span, Warning, lint, nearest_exact,
 };
 
-use super::{BuildError, BuildErrorKind, Request, Source, open, parse, prepare, sources};
+use super::{
+    BuildError, BuildErrorKind, Request, Source, agents, find, open, parse, prepare, secrets,
+};
+use firebuild_store::Store;
+
 use crate::paths::Paths;
 
 /// What the checks found.
@@ -62,7 +67,9 @@ pub fn check(paths: &Paths, request: &Request, cancel: &Cancel) -> Result<CheckR
             found.push(*warned);
         }
     };
-    let error = prepare(&store, &request, &sink, cancel).err();
+    let (secrets, agents) = (secrets(&request), agents(&request));
+    let remote = Remote::new(&store, &secrets, &agents, &|_| {}, cancel);
+    let error = prepare(&store, &remote, &request, &sink, cancel).err();
     let mut warnings = found.into_inner().unwrap_or_default();
     if let Some(error) = &error {
         match error.kind() {
@@ -70,7 +77,7 @@ pub fn check(paths: &Paths, request: &Request, cancel: &Cancel) -> Result<CheckR
                 return Err(error_of(error));
             }
             // What the text alone tells is worth knowing where an image cannot be had.
-            _ if warnings.is_empty() => warnings = text_only(&request)?,
+            _ if warnings.is_empty() => warnings = text_only(&store, &request, cancel)?,
             _ => {}
         }
     }
@@ -86,8 +93,8 @@ fn error_of(error: &BuildError) -> BuildError {
 }
 
 /// The findings that need no image.
-fn text_only(request: &Request) -> Result<Vec<Warned>, BuildError> {
-    let sources = sources::find(request)?;
+fn text_only(store: &Store, request: &Request, cancel: &Cancel) -> Result<Vec<Warned>, BuildError> {
+    let sources = find(store, request, cancel)?;
     let (source, parsed) = parse(sources.name, &sources.dockerfile);
     let Ok(file) = parsed else {
         return Ok(Vec::new());
@@ -105,8 +112,12 @@ fn text_only(request: &Request) -> Result<Vec<Warned>, BuildError> {
 ///
 /// # Errors
 /// When it cannot be read or is wrong.
-pub fn targets(request: &Request) -> Result<Vec<Target>, BuildError> {
-    let sources = sources::find(request)?;
+pub fn targets(
+    paths: &Paths,
+    request: &Request,
+    cancel: &Cancel,
+) -> Result<Vec<Target>, BuildError> {
+    let sources = find(&open(paths)?, request, cancel)?;
     let (source, parsed) = parse(sources.name, &sources.dockerfile);
     let file = parsed?;
     let lines = LineIndex::new(&source.text);
@@ -140,7 +151,7 @@ pub fn outline(
     let mut request = request.clone();
     request.only_check = true;
     // Only the target counts here, also where it is the last stage.
-    let stages = targets(&request)?;
+    let stages = targets(paths, &request, cancel)?;
     let target = match request.target.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => {
             let name = name.to_lowercase();
@@ -149,7 +160,9 @@ pub fn outline(
         None => stages.into_iter().next_back(),
     };
     request.all_stages = false;
-    let prepared = prepare(&store, &request, &|_| {}, cancel)?;
+    let (secrets, agents) = (secrets(&request), agents(&request));
+    let remote = Remote::new(&store, &secrets, &agents, &|_| {}, cancel);
+    let prepared = prepare(&store, &remote, &request, &|_| {}, cancel)?;
     Ok((target, prepared.lowered.outline))
 }
 

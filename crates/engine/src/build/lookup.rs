@@ -9,7 +9,7 @@ use firebuild_oci::registry::{self, Registry};
 use firebuild_oci::{ImageConfig, Platform, Reference};
 use firebuild_store::Store;
 
-use super::{BuildError, BuildErrorKind};
+use super::{BuildError, BuildErrorKind, layouts};
 
 /// The image of a request. With `pull` the registry is asked although the store has it.
 pub(super) fn image(
@@ -20,6 +20,11 @@ pub(super) fn image(
     cancel: &Cancel,
 ) -> Result<ResolvedImage, BuildError> {
     let name = &request.reference;
+    if let Some(place) = name.strip_prefix(layouts::SCHEME) {
+        let platform = platform(&request.platform)?;
+        let (reference, image) = layouts::image(store, place, &platform, sink, cancel)?;
+        return Ok(resolved(&reference, image));
+    }
     let reference: Reference = name.parse().map_err(|error| {
         BuildError::caused(
             BuildErrorKind::Dockerfile,
@@ -39,7 +44,11 @@ pub(super) fn image(
         }
         _ => fetch(store, &reference, &request.platform, sink, cancel)?,
     };
-    Ok(ResolvedImage {
+    Ok(resolved(&reference, image))
+}
+
+fn resolved(reference: &Reference, image: ImageRecord) -> ResolvedImage {
+    ResolvedImage {
         reference: reference.with_digest(image.source.unwrap_or(image.manifest)),
         manifest: image.manifest,
         layers: image
@@ -49,6 +58,16 @@ pub(super) fn image(
             .map(|layer| layer.diff_id)
             .collect(),
         config: image.config,
+    }
+}
+
+fn platform(text: &str) -> Result<Platform, BuildError> {
+    text.parse().map_err(|error| {
+        BuildError::caused(
+            BuildErrorKind::Usage,
+            format!("invalid platform {text:?}"),
+            error,
+        )
     })
 }
 
@@ -120,13 +139,7 @@ pub(crate) fn fetch(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<ImageRecord, BuildError> {
-    let platform: Platform = platform.parse().map_err(|error| {
-        BuildError::caused(
-            BuildErrorKind::Usage,
-            format!("invalid platform {platform:?}"),
-            error,
-        )
-    })?;
+    let platform = self::platform(platform)?;
     let registry = Registry::new(registry::Options {
         stop: cancel.stop(),
         ..registry::Options::default()

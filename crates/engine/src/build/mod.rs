@@ -6,8 +6,11 @@
 
 mod cache;
 mod check;
+mod contexts;
 mod error;
 mod executor;
+mod inputs;
+mod layouts;
 pub(crate) mod lookup;
 mod outputs;
 mod platform;
@@ -23,10 +26,11 @@ use firebuild_build::dump::graph_to_text;
 use firebuild_build::event::{Event, Sink};
 use firebuild_build::export::is_full;
 use firebuild_build::history;
-use firebuild_build::lower::{self, Lowered, NamedContext, Outcome};
+use firebuild_build::lower::{self, Lowered, Outcome};
+use firebuild_build::remote::Remote;
 use firebuild_build::remote_cache::RemoteCache;
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
-use firebuild_build::solve::{self, ContextDir, ContextSource, Secret, SolveErrorKind};
+use firebuild_build::solve::{self, ContextSource, SolveErrorKind};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, Span};
 use firebuild_oci::{Digest, Reference};
 use firebuild_store::Store;
@@ -40,10 +44,13 @@ pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
+pub use inputs::take_stdin;
 pub use outputs::OutputReport;
-pub use request::{Isolation, Request};
+pub use request::{Isolation, Request, SourcePlace};
 
 use crate::paths::Paths;
+use contexts::Contexts;
+use inputs::{agents, find, finder, secrets, time_of};
 use sources::Sources;
 
 /// What a build made.
@@ -61,6 +68,8 @@ pub struct BuildReport {
     pub outputs: Vec<OutputReport>,
     /// How many steps were computed and not found.
     pub executed: usize,
+    /// The image that the last stage is made from, as written; nothing for `scratch` or another stage.
+    pub base: Option<Reference>,
 }
 
 /// The text of the Dockerfile, for places in it.
@@ -90,22 +99,20 @@ pub fn build(
     cancel: &Cancel,
 ) -> Result<BuildReport, BuildError> {
     let store = open(paths)?;
-    let prepared = prepare(&store, request, sink, cancel)?;
+    let (secrets, agents) = (secrets(request), agents(request));
+    let remote = Remote::new(&store, &secrets, &agents, sink, cancel);
+    let prepared = prepare(&store, &remote, request, sink, cancel)?;
     let Prepared {
         source,
         lowered,
         contexts,
-        ..
-    } = &prepared;
+        base,
+    } = prepared;
     let options = solve::Options {
         parallelism: parallelism(),
         no_cache: request.no_cache.clone(),
-        contexts: contexts.clone(),
-        secrets: request
-            .secrets
-            .iter()
-            .map(|(id, data)| (id.clone(), Secret(data.clone())))
-            .collect(),
+        contexts,
+        secrets: secrets.clone(),
         ssh: request.ssh.clone(),
         epoch: lowered.epoch,
         caches: RemoteCache::open(&request.cache_from, sink, cancel),
@@ -152,6 +159,7 @@ pub fn build(
         disk: made.disk,
         outputs: made.outputs,
         executed: solved.executed,
+        base,
     })
 }
 
@@ -163,7 +171,9 @@ pub fn print_graph(paths: &Paths, request: &Request) -> Result<String, BuildErro
     let store = open(paths)?;
     let cancel = Cancel::new()
         .map_err(|error| BuildError::caused(BuildErrorKind::Source, "cannot begin", error))?;
-    let prepared = prepare(&store, request, &|_| {}, &cancel)?;
+    let (secrets, agents) = (secrets(request), agents(request));
+    let remote = Remote::new(&store, &secrets, &agents, &|_| {}, &cancel);
+    let prepared = prepare(&store, &remote, request, &|_| {}, &cancel)?;
     Ok(graph_to_text(&prepared.lowered.graph))
 }
 
@@ -171,19 +181,22 @@ pub fn print_graph(paths: &Paths, request: &Request) -> Result<String, BuildErro
 ///
 /// # Errors
 /// When the Dockerfile cannot be read or is wrong.
-pub fn base_of(request: &Request) -> Result<Option<Reference>, BuildError> {
-    let sources = sources::find(request)?;
+pub fn base_of(
+    paths: &Paths,
+    request: &Request,
+    cancel: &Cancel,
+) -> Result<Option<Reference>, BuildError> {
+    let sources = find(&open(paths)?, request, cancel)?;
     let (_, parsed) = parse(sources.name, &sources.dockerfile);
-    let file = parsed?;
-    let base = file
-        .stages
-        .last()
-        .map(|stage| stage.base.text.clone())
-        .unwrap_or_default();
-    if base == "scratch" || file.stage_named(&base).is_some() {
-        return Ok(None);
+    Ok(base(&parsed?))
+}
+
+fn base(file: &Dockerfile) -> Option<Reference> {
+    let base = file.stages.last()?.base.text.as_str();
+    if base == "scratch" || file.stage_named(base).is_some() {
+        return None;
     }
-    Ok(base.parse().ok())
+    base.parse().ok()
 }
 
 /// The text of a Dockerfile and what it says.
@@ -217,10 +230,12 @@ struct Prepared {
     source: Source,
     lowered: Box<Lowered>,
     contexts: BTreeMap<String, ContextSource>,
+    base: Option<Reference>,
 }
 
 fn prepare(
     store: &Store,
+    remote: &Remote<'_>,
     request: &Request,
     sink: Sink<'_>,
     cancel: &Cancel,
@@ -229,25 +244,34 @@ fn prepare(
         name,
         dockerfile,
         context,
-    } = sources::find(request)?;
+        ignore,
+        time,
+        beside,
+    } = finder(store, remote, request, cancel).find(request)?;
     let (source, parsed) = parse(name, &dockerfile);
     let file = parsed?;
-    let ignore = context
-        .ignore
-        .as_ref()
-        .and_then(|(_, text)| IgnorePatterns::parse(text.as_bytes()).ok());
-    let mut contexts = BTreeMap::from([(String::new(), ContextSource::Dir(context))]);
-    let mut named = BTreeMap::new();
+    let mut contexts = Contexts {
+        store,
+        remote,
+        files: BTreeMap::from([(String::new(), context)]),
+        named: BTreeMap::new(),
+    };
     for (name, value) in &request.contexts {
-        named.insert(name.clone(), named_context(name, value, &mut contexts)?);
+        contexts.add(name, value)?;
     }
-    let options = lower::Options {
+    let Contexts {
+        files: contexts,
+        named,
+        ..
+    } = contexts;
+    let mut options = lower::Options {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
         platform: Some(request.platform.clone()),
         labels: request.labels.clone(),
         contexts: named,
-        ignore,
+        ignore: ignore.and_then(|text| IgnorePatterns::parse(text.as_bytes()).ok()),
+        beside,
         all_stages: request.only_check && request.all_stages && request.target.is_none(),
         executable: (!request.only_check).then(platform::executable),
         before: request.pre_build_commands.clone(),
@@ -276,10 +300,15 @@ fn prepare(
                     });
                 }
                 return Ok(Prepared {
+                    base: base(&file),
                     source,
                     lowered,
                     contexts,
                 });
+            }
+            Outcome::NeedsTime(request) => {
+                let found = time_of(remote, &request, &contexts, time)?;
+                options.times.insert(request.name, found);
             }
             Outcome::Needs(requests) => {
                 for (image, span) in requests {
@@ -303,34 +332,6 @@ fn prepare(
             "ONBUILD triggers ask for more images after {MAX_ROUNDS} rounds; they may go in circles"
         ),
     ))
-}
-
-fn named_context(
-    name: &str,
-    value: &str,
-    contexts: &mut BTreeMap<String, ContextSource>,
-) -> Result<NamedContext, BuildError> {
-    if let Some(reference) = value.strip_prefix("docker-image://") {
-        return Ok(NamedContext::Image(reference.to_owned()));
-    }
-    let path = PathBuf::from(value);
-    if !path.is_dir() {
-        return Err(BuildError::new(
-            BuildErrorKind::Source,
-            format!(
-                "--build-context {name}: {value} is neither a directory nor docker-image://REFERENCE"
-            ),
-        ));
-    }
-    let ignore = path.join(".dockerignore");
-    let ignore = fs_err::read_to_string(&ignore)
-        .ok()
-        .map(|text| (ignore.display().to_string(), text));
-    contexts.insert(
-        name.to_owned(),
-        ContextSource::Dir(ContextDir { path, ignore }),
-    );
-    Ok(NamedContext::Files)
 }
 
 /// Steps mostly wait for what they started, so a few more than processors are worth it.

@@ -1,12 +1,62 @@
 //! What a build is asked for, as plain values.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use firebuild_build::export::Output;
+use firebuild_build::remote::{Fetched, is_address};
 use firebuild_build::remote_cache::{CacheFrom, CacheTo};
 use firebuild_build::solve::NoCache;
 use firebuild_oci::{Platform, Reference};
+use firebuild_store::Store;
+
+/// Where a Dockerfile or a build context is.
+#[derive(Clone, Debug)]
+pub enum SourcePlace {
+    /// On this machine: a directory or a file.
+    Path(PathBuf),
+    /// On standard input, once.
+    Stdin,
+    /// At an address: a git repository or a document (`firebuild_build::remote::Address`).
+    Address(String),
+    /// The Dockerfile itself.
+    Text(String),
+    /// A context that was read from standard input ([`super::take_stdin`]).
+    Stored {
+        /// Its files.
+        files: Fetched,
+        /// The store that they lie in; as long as it is open they stay.
+        store: Arc<Store>,
+    },
+}
+
+impl SourcePlace {
+    /// As it is written on a command line: `-`, an address, else a path.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let local = || Path::new(text).exists();
+        match text {
+            "-" => Self::Stdin,
+            // `github.com/x/y` may be a directory.
+            _ if is_address(text) && !(text.starts_with("github.com/") && local()) => {
+                Self::Address(text.to_owned())
+            }
+            _ => Self::Path(PathBuf::from(text)),
+        }
+    }
+}
+
+impl std::fmt::Display for SourcePlace {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(out),
+            Self::Stdin | Self::Stored { .. } => out.write_str("-"),
+            Self::Address(text) => out.write_str(text),
+            Self::Text(_) => Ok(()),
+        }
+    }
+}
 
 use crate::microvm_executor::MicroVmOptions;
 
@@ -14,9 +64,9 @@ use crate::microvm_executor::MicroVmOptions;
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The Dockerfile; without it `Dockerfile` in the context.
-    pub dockerfile: Option<PathBuf>,
-    /// The directory that COPY sees; without it the directory of the Dockerfile.
-    pub context: Option<PathBuf>,
+    pub dockerfile: Option<SourcePlace>,
+    /// What COPY sees; without it what is around the Dockerfile.
+    pub context: Option<SourcePlace>,
     /// Names of the result.
     pub tags: Vec<Reference>,
     /// `--build-arg`, in order; later ones win.
@@ -29,7 +79,7 @@ pub struct Request {
     pub disk: bool,
     /// Bytes that the ext4 image has at least.
     pub min_size: Option<u64>,
-    /// `--build-context`: directory or `docker-image://REF` by name.
+    /// `--build-context` by name: a directory, an archive, `docker-image://`, `oci-layout://`, an address.
     pub contexts: BTreeMap<String, String>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
@@ -39,6 +89,8 @@ pub struct Request {
     pub cache_from: Vec<CacheFrom>,
     /// Where step results go.
     pub cache_to: Vec<CacheTo>,
+    /// Socket of the agent that the main context may be fetched with, where `ssh` has no `default`. Steps do not see it.
+    pub context_agent: Option<PathBuf>,
     /// What the cache may not answer.
     pub no_cache: NoCache,
     /// Look for newer images even when the store has them.
@@ -75,7 +127,7 @@ impl Request {
     pub fn new(context: PathBuf) -> Self {
         Self {
             dockerfile: None,
-            context: Some(context),
+            context: Some(SourcePlace::Path(context)),
             tags: Vec::new(),
             build_args: BTreeMap::new(),
             target: None,
@@ -87,6 +139,7 @@ impl Request {
             ssh: BTreeMap::new(),
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            context_agent: None,
             no_cache: NoCache::Off,
             pull: false,
             platform: Platform::host(),

@@ -82,6 +82,15 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
+impl LayoutImage {
+    fn is_digest(&self, text: &str) -> bool {
+        match &self.entry {
+            Entry::Oci(descriptor) => descriptor.digest.to_string() == text,
+            Entry::Docker { .. } => false,
+        }
+    }
+}
+
 impl Layout {
     /// Opens a directory or a tar and reads which images it names.
     ///
@@ -164,7 +173,8 @@ impl Layout {
 
     /// The image of a name; without a name, the only one.
     ///
-    /// A name fits if it is the same text or, both read as references, the same reference.
+    /// A name fits if it is the same text or, both read as references, the same reference. A digest is that of the
+    /// manifest or index.
     ///
     /// # Errors
     /// [`LayoutErrorKind::NoImage`](super::LayoutErrorKind::NoImage), with the names that there are.
@@ -191,7 +201,7 @@ impl Layout {
             |have: &String| have == name || (wanted.is_some() && have.parse().ok() == wanted);
         self.images
             .iter()
-            .find(|image| image.names.iter().any(fits))
+            .find(|image| image.names.iter().any(fits) || image.is_digest(name))
             .ok_or_else(|| {
                 LayoutError::new(
                     Kind::NoImage,

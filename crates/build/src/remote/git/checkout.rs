@@ -10,9 +10,10 @@ use firebuild_rootfs::walk::{
     DirContents, Found, FoundKind, Verdict, WalkOptions, open_root, walk,
 };
 
+use super::bare::Bare;
 use super::program::Run;
 use super::refs::Tip;
-use super::{Bare, Failed, Remote, RemoteError};
+use super::{Failed, Remote, RemoteError};
 use crate::content::{StoreContents, store_layer};
 use crate::graph::GitOp;
 

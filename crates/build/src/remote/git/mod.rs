@@ -11,11 +11,10 @@
 //! removed at any time. Git's own program does the work, as in BuildKit, with a configuration that is wholly ours
 //! ([`program`]).
 
+mod bare;
 mod checkout;
 mod program;
 mod refs;
-
-use std::path::PathBuf;
 
 use firebuild_oci::Digest;
 use firebuild_rootfs::tree::Tree;
@@ -25,12 +24,15 @@ use super::{Fetched, Remote, RemoteError, RemoteErrorKind as Failed};
 use crate::content::read_layer;
 use crate::graph::GitOp;
 use crate::key::{CacheKey, KeyWriter};
+use bare::Bare;
 use program::Git;
 use refs::{Tip, is_commit};
 
 /// What is kept of a checkout.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Record {
+    /// What a person knows it by.
+    name: String,
     layer: Digest,
     /// Seconds since the epoch.
     time: i64,
@@ -47,6 +49,7 @@ impl Remote<'_> {
         name.text(git.url());
         let name = name.finish();
         let bare = Bare {
+            store: self.store,
             git: &git,
             path: self.store.root().join("git").join(name.to_string()),
         };
@@ -75,7 +78,8 @@ impl Remote<'_> {
         self.prepare(&bare)?;
         bare.fetch(&tip)?;
         let (layer, time) = self.check_out(op, &bare, &tip)?;
-        let record = Record { layer, time };
+        let name = format!("git {}#{}", git.url(), tip.commit);
+        let record = Record { name, layer, time };
         self.store
             .cache_put(&key.0, &record)
             .map_err(RemoteError::store)?;
@@ -169,145 +173,4 @@ fn key(op: &GitOp, tip: &Tip, git: &Git<'_>) -> CacheKey {
         key.text(&tip.full).text(&tip.object);
     }
     key.finish()
-}
-
-/// The bare repository that caches one address.
-struct Bare<'g> {
-    git: &'g Git<'g>,
-    path: PathBuf,
-}
-
-impl Bare<'_> {
-    /// What the server says about a reference.
-    fn list(&self, reference: &str) -> Result<String, RemoteError> {
-        let name = if reference.is_empty() {
-            "HEAD"
-        } else {
-            reference
-        };
-        let peeled = format!("{name}^{{}}");
-        let output = self
-            .git
-            .at(None)
-            .server(&["ls-remote", "--", "source", name, &peeled])?;
-        Ok(String::from_utf8_lossy(&output).into_owned())
-    }
-
-    /// Makes it where it is missing, and takes away what a killed fetch left.
-    fn prepare(&self) -> Result<(), RemoteError> {
-        let failed = |error: std::io::Error| {
-            RemoteError::caused(
-                Failed::Store,
-                "cannot make a repository in the store",
-                error,
-            )
-        };
-        for name in [
-            "shallow.lock",
-            "packed-refs.lock",
-            "config.lock",
-            "HEAD.lock",
-        ] {
-            let _ = fs_err::remove_file(self.path.join(name));
-        }
-        if self.path.join("HEAD").exists() {
-            return Ok(());
-        }
-        let parent = self.path.parent().unwrap_or(&self.path);
-        fs_err::create_dir_all(parent).map_err(failed)?;
-        let aside = self.path.with_extension("new");
-        let _ = fs_err::remove_dir_all(&aside);
-        fs_err::create_dir(&aside).map_err(failed)?;
-        self.git
-            .at(Some(&aside))
-            .local(&["init", "--quiet", "--bare", "--template=", "."])?;
-        // Checkouts fetch from here by commit.
-        let config = aside.join("config");
-        let mut text = fs_err::read_to_string(&config).map_err(failed)?;
-        text += "[uploadpack]\n\tallowAnySHA1InWant = true\n";
-        fs_err::write(&config, text).map_err(failed)?;
-        fs_err::rename(&aside, &self.path).map_err(failed)
-    }
-
-    /// Makes sure that a commit with all its files is here.
-    fn fetch(&self, tip: &Tip) -> Result<(), RemoteError> {
-        let git = self.git.at(Some(&self.path));
-        if self.has(tip)? {
-            return Ok(());
-        }
-        let kept = format!("refs/firebuild/{}", tip.object);
-        let wanted = match tip.full.as_str() {
-            "" => format!("+{}:{kept}", tip.object),
-            full => format!("+{full}:{kept}"),
-        };
-        let one = git.server(&[
-            "fetch",
-            "--progress",
-            "--no-tags",
-            "--depth=1",
-            "--",
-            "source",
-            &wanted,
-        ]);
-        match one {
-            Ok(_) if self.has(tip)? => return Ok(()),
-            Err(error) if error.kind() == Failed::Cancelled => return Err(error),
-            // A server that knows no shallow histories, or gives commits only as a part of all.
-            _ => {}
-        }
-        self.fetch_all()?;
-        if self.has(tip)? {
-            return Ok(());
-        }
-        Err(missing(self.git, &tip.object))
-    }
-
-    /// Fetches all branches and tags with their histories.
-    fn fetch_all(&self) -> Result<(), RemoteError> {
-        let mut args = vec!["fetch", "--progress", "--no-tags", "--prune"];
-        if self.path.join("shallow").exists() {
-            args.push("--unshallow");
-        }
-        args.extend([
-            "--",
-            "source",
-            "+refs/heads/*:refs/source/heads/*",
-            "+refs/tags/*:refs/source/tags/*",
-        ]);
-        self.git.at(Some(&self.path)).server(&args).map(|_| ())
-    }
-
-    fn has(&self, tip: &Tip) -> Result<bool, RemoteError> {
-        let git = self.git.at(Some(&self.path));
-        Ok(
-            git.succeeds(&["cat-file", "-e", &format!("{}^{{commit}}", tip.object)])?
-                && git.succeeds(&["cat-file", "-e", &format!("{}^{{tree}}", tip.object)])?,
-        )
-    }
-
-    /// The commit that a short name stands for, of all branches and tags.
-    fn short(&self, name: &str) -> Result<Tip, RemoteError> {
-        self.fetch_all()?;
-        let git = self.git.at(Some(&self.path));
-        let found = git.local(&["rev-parse", "--disambiguate", name]);
-        // What is no commit does not count: git gives names of all kinds of objects.
-        let mut commits = Vec::new();
-        for object in String::from_utf8_lossy(&found?).split_whitespace() {
-            if git.local(&["cat-file", "-t", object])?.trim_ascii() == b"commit" {
-                commits.push(object.to_owned());
-            }
-        }
-        match commits.as_slice() {
-            [] => Err(missing(self.git, name)),
-            [one] => Ok(Tip::of_commit(one)),
-            many => {
-                let message = format!(
-                    "commit {name} of {} is ambiguous: {}",
-                    self.git.url(),
-                    many.join(", ")
-                );
-                Err(RemoteError::new(Failed::NotFound, message))
-            }
-        }
-    }
 }
