@@ -233,10 +233,11 @@ fn choose(items: &[Item], policy: &Policy<'_>, now: SystemTime) -> Vec<usize> {
     for (index, item) in items.iter().enumerate() {
         if item.kind != Kind::Record && may_go(item, policy) {
             let mut unit = Unit {
-                items: vec![index],
+                items: Vec::new(),
                 last_used: item.last_used,
                 bytes: item.bytes,
             };
+            // Records first: one without its layer is of no use, a layer without records still is.
             for key in &item.records {
                 taken.insert(key);
                 for record in by_key.get(key.as_str()).into_iter().flatten() {
@@ -244,6 +245,7 @@ fn choose(items: &[Item], policy: &Policy<'_>, now: SystemTime) -> Vec<usize> {
                     unit.bytes += items[*record].bytes;
                 }
             }
+            unit.items.push(index);
             units.push(unit);
         }
     }

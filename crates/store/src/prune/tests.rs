@@ -73,7 +73,7 @@ fn what_images_and_builds_can_use_again_goes_with_all_only() {
     let items = store();
     assert_eq!(
         names(&items, &policy()),
-        ["of-step", "k2", "snapshot", "old-disk", "source"]
+        ["k2", "of-step", "snapshot", "old-disk", "source"]
     );
     let all = Policy {
         all: true,
@@ -82,7 +82,7 @@ fn what_images_and_builds_can_use_again_goes_with_all_only() {
     assert_eq!(
         names(&items, &all),
         [
-            "k1", "of-step", "k2", "snapshot", "disk", "old-disk", "mount", "source"
+            "k1", "k2", "of-step", "snapshot", "disk", "old-disk", "mount", "source"
         ]
     );
 }
@@ -94,7 +94,7 @@ fn by_age_kind_and_size() {
         unused_for: HOUR * 7,
         ..policy()
     };
-    assert_eq!(names(&items, &old), ["of-step", "k2", "snapshot"]);
+    assert_eq!(names(&items, &old), ["k2", "of-step", "snapshot"]);
     let mounts = Policy {
         kinds: vec![Kind::Mount],
         ..policy()
@@ -105,7 +105,7 @@ fn by_age_kind_and_size() {
         keep_bytes: Some(700),
         ..policy()
     };
-    assert_eq!(names(&items, &small), ["of-step", "k2"]);
+    assert_eq!(names(&items, &small), ["k2", "of-step"]);
     let enough = Policy {
         keep_bytes: Some(900),
         ..policy()
