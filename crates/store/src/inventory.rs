@@ -167,6 +167,10 @@ impl Store {
                     Kind::Source
                 };
                 entries(directory, 0, &mut |path| {
+                    // Others are no cache: `git/known_hosts` must outlive every prune.
+                    if !is_named_by_digest(path) {
+                        return;
+                    }
                     list.add(kind, path, mount_id(path).filter(|_| kind == Kind::Mount));
                 });
             }
@@ -394,6 +398,12 @@ fn is_document(path: &Path) -> bool {
 
 fn is_directory(path: &Path) -> bool {
     fs_err::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Whether a name begins with a digest, as those of all that can be made or fetched again do.
+fn is_named_by_digest(path: &Path) -> bool {
+    let hex = file_name(path).get(..64);
+    hex.is_some_and(|hex| Digest::from_hex(hex).is_ok())
 }
 
 /// What people call a cache mount, where it is written down.

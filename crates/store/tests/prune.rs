@@ -90,9 +90,12 @@ fn fill(root: &Path) {
     let file = store.temporary().unwrap();
     std::fs::write(&file, b"disk").unwrap();
     store.adopt_artifact("ext4", &[3; 32], &file).unwrap();
-    store.hold_dir(&root.join("mounts/one")).unwrap();
-    std::fs::write(root.join("mounts/one/file"), b"x").unwrap();
-    std::fs::create_dir_all(root.join("git/repo")).unwrap();
+    let mount = root.join(format!("mounts/{}-0", Digest::of("mount").to_hex()));
+    store.hold_dir(&mount).unwrap();
+    std::fs::write(mount.join("file"), b"x").unwrap();
+    let repository = root.join("git").join(Digest::of("repo").to_hex());
+    std::fs::create_dir_all(repository).unwrap();
+    std::fs::write(root.join("git/known_hosts"), b"host key").unwrap();
     std::fs::create_dir_all(root.join("snapshots/active-9-00000000deadbeef.0/etc")).unwrap();
     std::fs::write(root.join("tmp/9-00000000deadbeef.1"), b"x").unwrap();
 }
@@ -175,6 +178,8 @@ fn what_images_need_stays() {
     store.remove_ref(&"keep:1".parse().unwrap()).unwrap();
     assert_eq!(prune(&store, &policy(false)).items.len(), 3);
     assert!(store.check(&|| false).unwrap().faults.is_empty());
+    // Not a cache: whom one believed once is not to be asked again.
+    assert!(store.root().join("git/known_hosts").exists());
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Bare<'_> {
         fs_err::create_dir_all(parent).map_err(failed)?;
         let aside = self.path.with_extension("new");
         let _ = fs_err::remove_dir_all(&aside);
-        fs_err::create_dir(&aside).map_err(failed)?;
+        self.store.hold_dir(&aside).map_err(RemoteError::store)?;
         self.git
             .at(Some(&aside))
             .local(&["init", "--quiet", "--bare", "--template=", "."])?;

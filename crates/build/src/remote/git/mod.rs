@@ -60,7 +60,7 @@ impl Remote<'_> {
                 Some(tip) => tip,
                 None if refs::may_be_short(&op.reference) => {
                     let _lock = self.lock(&format!("git-{name}"))?;
-                    self.prepare(&bare)?;
+                    bare.prepare()?;
                     bare.short(&op.reference)?
                 }
                 None => return Err(missing(&git, &op.reference)),
@@ -75,7 +75,7 @@ impl Remote<'_> {
         if let Some(found) = self.recorded(&key)? {
             return Ok(found);
         }
-        self.prepare(&bare)?;
+        bare.prepare()?;
         bare.fetch(&tip)?;
         let (layer, time) = self.check_out(op, &bare, &tip)?;
         let name = format!("git {}#{}", git.url(), tip.commit);
@@ -84,14 +84,6 @@ impl Remote<'_> {
             .cache_put(&key.0, &record)
             .map_err(RemoteError::store)?;
         self.read_back(&record, false)
-    }
-
-    /// Makes the repository ready, and keeps it from being pruned meanwhile.
-    fn prepare(&self, bare: &Bare<'_>) -> Result<(), RemoteError> {
-        let _ = self.store.hold(&bare.path);
-        bare.prepare()?;
-        let _ = self.store.hold(&bare.path);
-        Ok(())
     }
 
     fn recorded(&self, key: &CacheKey) -> Result<Option<Fetched>, RemoteError> {
