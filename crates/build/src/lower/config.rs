@@ -100,7 +100,7 @@ impl Stepper<'_, '_> {
                 (None, None) => self.plan.globals.get(name).map(str::to_owned),
             };
             let inherited = arg.default.is_none() && !self.plan.build_args.contains_key(name);
-            let global = self.plan.global_arg(name).filter(|_| inherited);
+            let global = inherited.then(|| self.plan.global_arg(name)).flatten();
             // Automatic arguments are nobody's to give.
             if global.is_some() || !inherited || value.is_none() {
                 self.output

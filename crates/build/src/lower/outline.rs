@@ -1,6 +1,8 @@
 //! What a caller may give to a build: arguments, secrets and SSH agents of the stages that the target needs.
 
-use firebuild_dockerfile::{InstructionKind, ResolvedMount, Span, expand_word};
+use std::collections::HashSet;
+
+use firebuild_dockerfile::{ResolvedMount, Span, expand_word};
 
 use super::plan::Plan;
 
@@ -13,6 +15,8 @@ pub struct Outline {
     pub secrets: Vec<OutlineMount>,
     /// SSH agents of RUN.
     pub ssh: Vec<OutlineMount>,
+    /// Names of `args`.
+    names: HashSet<String>,
 }
 
 /// A build argument.
@@ -42,9 +46,14 @@ pub struct OutlineMount {
 impl Outline {
     /// Notes an argument; of several declarations the first counts.
     pub(super) fn arg(&mut self, arg: OutlineArg) {
-        if !self.args.iter().any(|known| known.name == arg.name) {
+        if self.names.insert(arg.name.clone()) {
             self.args.push(arg);
         }
+    }
+
+    /// Whether an argument is noted already.
+    pub(super) fn has_arg(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Notes a secret.
@@ -71,17 +80,12 @@ fn note(list: &mut Vec<OutlineMount>, id: &str, mount: &ResolvedMount, span: Spa
 impl Plan<'_> {
     /// The declaration of a global argument.
     pub(super) fn global_arg(&self, name: &str) -> Option<OutlineArg> {
-        self.file.global_args.iter().rev().find_map(|instruction| {
-            let InstructionKind::Arg(args) = &instruction.kind else {
-                return None;
-            };
-            let arg = args.iter().rfind(|arg| arg.name.text == name)?;
-            Some(OutlineArg {
-                name: name.to_owned(),
-                value: self.globals.get(name).map(str::to_owned),
-                description: arg.doc.clone(),
-                span: instruction.span,
-            })
+        let (arg, span) = self.declared_globals.get(name)?;
+        Some(OutlineArg {
+            name: name.to_owned(),
+            value: self.globals.get(name).map(str::to_owned),
+            description: arg.doc.clone(),
+            span: *span,
         })
     }
 
@@ -94,25 +98,16 @@ impl Plan<'_> {
             // Nothing is set, so that all names are reported.
             let names = expand_word(text, self.file.escape(), |_| None);
             for name in names.map(|expanded| expanded.unset).unwrap_or_default() {
-                let Some(arg) = self.global_arg(&name) else {
+                let Some((arg, _)) = self.declared_globals.get(name.as_str()) else {
                     continue;
                 };
-                if !outline.args.iter().any(|known| known.name == name) {
-                    todo.extend(self.global_default(&name));
-                    outline.arg(arg);
+                if !outline.has_arg(&name) {
+                    todo.extend(arg.default.as_ref().map(|word| word.text.as_str()));
+                    self.global_arg(&name)
+                        .into_iter()
+                        .for_each(|arg| outline.arg(arg));
                 }
             }
         }
-    }
-
-    /// The default of a global argument as written.
-    fn global_default(&self, name: &str) -> Option<&str> {
-        self.file.global_args.iter().rev().find_map(|instruction| {
-            let InstructionKind::Arg(args) = &instruction.kind else {
-                return None;
-            };
-            let arg = args.iter().rfind(|arg| arg.name.text == name)?;
-            arg.default.as_ref().map(|word| word.text.as_str())
-        })
     }
 }

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use firebuild_dockerfile::{
-    CheckOptions, Dockerfile, InstructionKind, Rule, Stage, Warning, Word, expand_word, nearest,
-    nearest_exact,
+    ArgDefinition, CheckOptions, Dockerfile, InstructionKind, Rule, Span, Stage, Warning, Word,
+    expand_word, nearest, nearest_exact,
 };
 use firebuild_oci::{Platform, Reference};
 
@@ -30,6 +30,8 @@ pub(super) struct Plan<'a> {
     names: HashMap<&'a str, usize>,
     /// `--build-context` by normalised name.
     contexts: HashMap<String, &'a str>,
+    /// The last declaration of each global argument.
+    pub(super) declared_globals: HashMap<&'a str, (&'a ArgDefinition, Span)>,
 }
 
 /// One stage.
@@ -93,6 +95,7 @@ impl<'a> Plan<'a> {
             stages: Vec::with_capacity(file.stages.len()),
             target: 0,
             names: HashMap::new(),
+            declared_globals: declared_globals(file),
             contexts: options
                 .contexts
                 .keys()
@@ -397,6 +400,17 @@ fn automatic_args(
         env.set(name, options.build_args.get(name).unwrap_or(&value))?;
     }
     Ok(env)
+}
+
+fn declared_globals(file: &Dockerfile) -> HashMap<&str, (&ArgDefinition, Span)> {
+    let mut declared = HashMap::new();
+    for instruction in &file.global_args {
+        if let InstructionKind::Arg(args) = &instruction.kind {
+            let args = args.iter();
+            declared.extend(args.map(|arg| (arg.name.text.as_str(), (arg, instruction.span))));
+        }
+    }
+    declared
 }
 
 /// Adds the ARG instructions above the first FROM.

@@ -25,6 +25,14 @@ use firebuild_store::Store;
 
 use crate::paths::Paths;
 
+/// Findings that are told; each costs a look through the file.
+const MAX_FINDINGS: usize = 500;
+
+/// Names that people mean by a misspelt image, as BuildKit's.
+const COMMON_IMAGES: [&str; 7] = [
+    "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+];
+
 /// What the checks found.
 #[derive(Debug)]
 pub struct CheckReport {
@@ -166,19 +174,27 @@ pub fn outline(
     Ok((target, prepared.lowered.outline))
 }
 
-/// A hint where an image that cannot be had is a misspelt stage.
+/// A hint where an image that cannot be had is a misspelt stage, or a misspelt common image.
 pub(super) fn near_stage(file: &Dockerfile, source: &Source, span: Span) -> Option<String> {
     let written = source.text.get(span.range())?;
     let name = written.rsplit('=').next().unwrap_or(written);
     let stages = file.stages.iter().filter_map(|stage| stage.name.as_ref());
-    let near = nearest_exact(name, stages.map(|name| name.text.as_str()))?;
-    Some(format!("did you mean the stage {near}?"))
+    if let Some(near) = nearest_exact(name, stages.map(|name| name.text.as_str())) {
+        return Some(format!("did you mean the stage {near}?"));
+    }
+    let bare = name.split([':', '@']).next().unwrap_or(name);
+    let near = nearest_exact(bare, COMMON_IMAGES)?;
+    Some(format!("did you mean {near}{}?", &name[bare.len()..]))
 }
 
 /// Tells what the checks found.
 pub(super) fn report(sink: Sink<'_>, source: &Source, file: &Dockerfile, warnings: &[Warning]) {
     for warned in warned(source, file, warnings) {
         sink(Event::Warning(Box::new(warned)));
+    }
+    if let Some(more) = warnings.len().checked_sub(MAX_FINDINGS + 1) {
+        let message = format!("{} more findings of the checks are not shown", more + 1);
+        sink(Event::Notice { message });
     }
 }
 
@@ -210,5 +226,5 @@ fn warned(source: &Source, file: &Dockerfile, warnings: &[Warning]) -> Vec<Warne
             edit: fix.edit.map(|edit| (edit.span.range(), edit.text)),
         }
     };
-    warnings.iter().map(tell).collect()
+    warnings.iter().take(MAX_FINDINGS).map(tell).collect()
 }

@@ -47,19 +47,8 @@ pub(super) fn frame(
             " FINISHED"
         };
     }
-    let mut shown: Vec<&Task> = tasks.iter().filter(|task| task.started.is_some()).collect();
-    shown.sort_by_key(|task| (task.started, task.number));
-    let mut hidden = 0;
     let room = rows.saturating_sub(1);
-    while shown.len() + usize::from(hidden > 0) > room {
-        // What is over goes first, from the top; then what runs longest.
-        let at = shown.iter().position(|task| task.is_over()).unwrap_or(0);
-        if shown.is_empty() {
-            break;
-        }
-        shown.remove(at);
-        hidden += 1;
-    }
+    let (shown, hidden) = choose(tasks, room);
     let mut lines = vec![fit(&head, "", columns)];
     if hidden > 0 && room > 0 {
         let text = format!(" => … {hidden} more");
@@ -86,6 +75,33 @@ pub(super) fn frame(
         }
     }
     lines
+}
+
+/// The tasks that are shown, in order of their beginnings, and how many more there are. What is over goes first, from
+/// the top; then what runs longest.
+fn choose(tasks: &[Task], room: usize) -> (Vec<&Task>, usize) {
+    let mut shown: Vec<&Task> = tasks.iter().filter(|task| task.started.is_some()).collect();
+    shown.sort_by_key(|task| (task.started, task.number));
+    if shown.len() <= room {
+        return (shown, 0);
+    }
+    // One line says that there are more.
+    let keep = room.saturating_sub(1);
+    let running = shown.iter().filter(|task| task.is_running()).count();
+    let mut over_to_drop = (shown.len() - running).saturating_sub(keep.saturating_sub(running));
+    let mut running_to_drop = running.saturating_sub(keep);
+    let hidden = over_to_drop + running_to_drop;
+    shown.retain(|task| {
+        let left = if task.is_running() {
+            &mut running_to_drop
+        } else {
+            &mut over_to_drop
+        };
+        let stays = *left == 0;
+        *left = left.saturating_sub(1);
+        stays
+    });
+    (shown, hidden)
 }
 
 fn task_line(task: &Task, now: Duration, columns: usize) -> String {
