@@ -65,9 +65,10 @@ fn all(rounds: usize, work: &Path, builders: &[Builder], absent: &[String]) -> F
     let mut text = format!(
         "## Builds\n\nWall time of the client, medians of {rounds} alternating rounds, as root. {} \
          firebuild also writes the bootable ext4 image of the result, which the others have no equal to.\n\
-         In brackets the overhead: the total less the same commands run bare.\n{}\n\
+         In brackets the overhead: the total less the same commands run bare. What takes longer than {} s is run once.\n{}\n\
          | what | {} | {BARE} | firebuild / fastest other |\n|---|{}---|---|\n",
         machine(builders),
+        super::stats::LONG.as_secs(),
         absent
             .iter()
             .map(|line| format!("\n{line}\n"))
