@@ -15,6 +15,7 @@ mod tests {
             !VMINIT.windows(8).any(|bytes| bytes == b"/ld-linu"),
             "it asks for a loader"
         );
-        assert!(VMINIT.len() < 2 << 20, "{} bytes", VMINIT.len());
+        // A third of it is what runs steps; each guest unpacks it into its memory.
+        assert!(VMINIT.len() < 5 << 19, "{} bytes", VMINIT.len());
     }
 }
