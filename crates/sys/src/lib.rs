@@ -20,6 +20,7 @@
 //! | [`rlimit`] | resource limits |
 //! | [`pty`] | pseudo-terminals |
 //! | [`net`] | links, addresses and routes by rtnetlink |
+//! | [`packet`] | the Ethernet frames of a link |
 //! | [`entropy`] | entropy for the kernel's random numbers |
 //! | [`uevent`] | the kernel's news about devices |
 //! | [`vsock`] | connections between a machine and its host |
@@ -36,6 +37,7 @@ pub mod module;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod packet;
 pub mod pidfd;
 pub mod process;
 pub mod pty;

@@ -3,6 +3,8 @@
 //! What an init or a network namespace needs to get a network: bring a link up, give it addresses, set routes. Each call
 //! is one message and one acknowledgement. Everything acts on the network namespace of the calling thread.
 
+pub mod veth;
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -163,7 +165,7 @@ fn link_message(index: u32, flags: u32, change: u32) -> Vec<u8> {
 
 /// `struct rtattr`: length without padding, type, value, padded to 4 bytes.
 fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).expect("attributes here have at most 16 bytes");
+    let length = u16::try_from(4 + value.len()).expect("attributes here have less than 1000 bytes");
     body.extend(length.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
@@ -173,7 +175,7 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
 /// `struct nlmsghdr`, the body, and the answer, which is an error number (0 for none).
 fn request(kind: u16, flags: u16, body: &mut Vec<u8>) -> io::Result<()> {
     let length =
-        u32::try_from(HEADER + body.len()).expect("messages here have less than 100 bytes");
+        u32::try_from(HEADER + body.len()).expect("messages here have less than 1000 bytes");
     let mut message = Vec::with_capacity(HEADER + body.len());
     message.extend(length.to_ne_bytes());
     message.extend(kind.to_ne_bytes());

@@ -1,7 +1,10 @@
 use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
 use super::{add_address, add_route, attribute, link_index, link_up, set_mtu};
-use crate::namespace::{Namespaces, unshare};
+use crate::namespace::{Namespaces, join, unshare};
+use crate::net::veth::{Peer, add_pair, finish_frames_in_software};
+use crate::packet;
 
 /// Runs a test in a network namespace of its own thread, or says why it cannot.
 fn in_own_network(name: &str, test: impl FnOnce() + Send) {
@@ -78,6 +81,53 @@ fn addresses_and_routes_are_set() {
             routes.contains("fd010000000000000000000000000000 40"),
             "{routes}"
         );
+    });
+}
+
+#[test]
+fn frames_of_a_pair_leave_whole() {
+    in_own_network("frames_of_a_pair_leave_whole", || {
+        let here = || fs_err::File::open("/proc/thread-self/ns/net").unwrap();
+        let near = here();
+        unshare(Namespaces::NET).unwrap();
+        let far = here();
+        join(near.as_fd()).unwrap();
+        let peer = Peer {
+            name: "far",
+            address: [2, 0, 0, 0, 0, 9],
+            namespace: far.as_fd(),
+        };
+        add_pair("near", 65_520, peer).unwrap();
+        assert!(add_pair("near", 1500, peer).is_err());
+        link_up("near").unwrap();
+        let frames = packet::open(link_index("near").unwrap()).unwrap();
+
+        join(far.as_fd()).unwrap();
+        assert!(link_index("near").is_err());
+        finish_frames_in_software("far").unwrap();
+        assert!(finish_frames_in_software("nosuchlink0").is_err());
+        add_address("far", IpAddr::from([10, 9, 8, 7]), 24).unwrap();
+        link_up("far").unwrap();
+        let socket = UdpSocket::bind("10.9.8.7:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket.send_to(b"0123", "10.9.8.255:9").unwrap();
+        let mut frame = [0; 2048];
+        let length = loop {
+            let length = rustix::io::read(&frames, &mut frame).unwrap();
+            // The kernel says other things by IPv6.
+            if frame[12..14] == [8, 0] {
+                break length;
+            }
+        };
+        assert_eq!(&frame[6..12], &[2, 0, 0, 0, 0, 9]);
+        let udp = &frame[34..length];
+        assert_eq!(&udp[8..], b"0123");
+        let pseudo = [&frame[26..34], &[0, 17, 0, 12], udp].concat();
+        let sum: u32 = pseudo
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+            .sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the checksum is done");
     });
 }
 
