@@ -137,6 +137,9 @@ impl Text {
             NetworkMode::Host => self.part("network", format_args!("host")),
         }
         self.flag("security insecure", exec.security == SecurityMode::Insecure);
+        for (address, name) in &exec.extra_hosts {
+            self.part("host", format_args!("{address} {name:?}"));
+        }
         for mount in &exec.mounts {
             self.mount(mount, inputs);
         }

@@ -137,6 +137,8 @@ pub struct ExecOp {
     pub network: NetworkMode,
     /// Whether the step keeps the privileges of the builder.
     pub security: SecurityMode,
+    /// Further lines of `/etc/hosts`: address and name.
+    pub extra_hosts: Vec<(String, String)>,
     /// Further mounts, in order.
     pub mounts: Vec<Mount>,
     /// Files that exist only during the step (heredoc scripts).

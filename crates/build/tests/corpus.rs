@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use firebuild_build::dump::graph_to_text;
-use firebuild_build::lower::{LowerError, Lowered, NamedContext, Options, Outcome, lower};
+use firebuild_build::lower::{
+    Entitlements, LowerError, Lowered, NamedContext, Options, Outcome, lower,
+};
 use firebuild_build::resolve::{ImageRequest, Resolved, ResolvedImage};
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, LineIndex, Span};
 use firebuild_oci::{Digest, ImageConfig, Platform};
@@ -41,6 +43,7 @@ fn read_options(case: &Path) -> Options {
     // The machine that runs the tests must not show.
     let mut options = Options {
         build_platform: Platform::linux("amd64"),
+        allow: Entitlements::ALL,
         ..Options::default()
     };
     if let Ok(text) = fs_err::read_to_string(case.join("options.json")) {

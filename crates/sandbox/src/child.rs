@@ -14,6 +14,7 @@
 mod confine;
 mod devices;
 mod files;
+mod network;
 mod overlay;
 mod place;
 mod program;
@@ -83,11 +84,17 @@ fn begin(link: &Link) -> Result<()> {
             "the sandbox was given up before it began",
         ));
     };
+    let network = if start.network { fds.pop() } else { None };
     if start.scope != Scope::Host {
         let namespace = fds.pop();
         let namespace = namespace
             .ok_or_else(|| Failure::new(FailureKind::Host, "no user namespace came along"))?;
         enter(&namespace, start.scope)?;
+    }
+    if start.network {
+        let network = network
+            .ok_or_else(|| Failure::new(FailureKind::Host, "no network namespace came along"))?;
+        namespace::join(network.as_fd()).map_err(host("cannot join the network of the build"))?;
     }
     // After the change of namespace, which makes the kernel forget it.
     process::die_with_parent(Pid::from_raw(start.parent))
@@ -102,6 +109,7 @@ fn begin(link: &Link) -> Result<()> {
         .map_err(host("cannot raise the limit of open files"))?;
     match start.job {
         Job::Hold => hold(link),
+        Job::Network(job) => network::make(link, &job),
         Job::Unpack(job) => files::unpack(link, &job, start.scope),
         Job::Remove(paths) => {
             for path in &paths {

@@ -1,5 +1,6 @@
 //! What the two halves of a sandbox say to each other.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ pub struct Start {
     pub parent: i32,
     /// Which user namespace to work in. With [`Scope::Mapped`] and [`Scope::Single`] its descriptor comes along.
     pub scope: Scope,
+    /// Which network namespace to work in: one whose descriptor comes along, last, or the parent's.
+    pub network: bool,
     /// What to do.
     pub job: Job,
 }
@@ -31,12 +34,27 @@ pub enum Scope {
 pub enum Job {
     /// Makes a user namespace, sends its descriptor and waits until its maps are in force.
     Hold,
+    /// Makes the network of a build and hands it out.
+    Network(NetworkJob),
     /// Makes files: the entries of a layer follow.
     Unpack(UnpackJob),
     /// Removes trees.
     Remove(Vec<PathBuf>),
     /// Runs a step.
     Step(Box<StepJob>),
+}
+
+/// A network namespace with a link to the outside.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NetworkJob {
+    /// Hardware address of the link.
+    pub hardware_address: [u8; 6],
+    /// MTU of the link in bytes.
+    pub mtu: u32,
+    /// Addresses of the link with their prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Gateways of the default routes.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// Files to make.
@@ -170,6 +188,8 @@ pub enum Reply {
     Failed(Failure),
     /// The user namespace is there; its descriptor comes along.
     Namespace,
+    /// The network is there; its namespace and the frames of its link come along.
+    Network,
     /// The job is done.
     Done,
     /// The files are made, but for these (see [`crate::skipped`]).

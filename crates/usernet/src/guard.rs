@@ -226,22 +226,39 @@ fn ports(payload: &[u8]) -> Option<[u16; 2]> {
     Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
 }
 
+/// How frames come over the guest's descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As on QEMU's `-netdev stream`: a stream socket, each frame after its length.
+    Stream,
+    /// One frame a read or write: a packet socket or a tap device.
+    Packets,
+}
+
 /// Starts the guard in a thread of its own; it ends when either side closes.
 ///
 /// # Errors
 /// When the sockets cannot be made non-blocking or no thread can be had.
 pub fn spawn(guest: OwnedFd, network: OwnedFd) -> io::Result<JoinHandle<()>> {
     for side in [&guest, &network] {
-        let flags = rustix::fs::fcntl_getfl(side)?;
-        rustix::fs::fcntl_setfl(side, flags | rustix::fs::OFlags::NONBLOCK)?;
+        do_not_block(side)?;
     }
     std::thread::Builder::new()
         .name("network-guard".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || {
             // A side that is gone is the ordinary end; the machine's owner sees the processes end and says why.
-            let _ = relay(&guest, &network);
+            let _ = relay(&guest, Framing::Stream, &network);
         })
+}
+
+/// Lets reads and writes of a descriptor answer at once.
+pub(crate) fn do_not_block(fd: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(
+        fd,
+        flags | rustix::fs::OFlags::NONBLOCK,
+    )?)
 }
 
 /// Which way a pipe goes.
@@ -260,30 +277,43 @@ struct Pipe {
     /// Up to here the bytes may be written: whole, allowed frames.
     cleared: usize,
     way: Way,
+    from: Framing,
+    to: Framing,
 }
 
 impl Pipe {
-    fn new(way: Way) -> Self {
+    fn new(way: Way, from: Framing, to: Framing) -> Self {
         Self {
             buffer: Vec::with_capacity(BUFFER_BYTES),
             written: 0,
             cleared: 0,
             way,
+            from,
+            to,
         }
     }
 
     fn wants_input(&self) -> bool {
         // What is written makes room, at the next `fill`; a frame is shorter than the buffer, so there always comes some.
-        self.buffer.len() - self.written < BUFFER_BYTES
+        let needed = match self.from {
+            Framing::Stream => 1,
+            Framing::Packets => LENGTH_BYTES + MAX_FRAME_BYTES,
+        };
+        self.buffer.len() - self.written + needed <= BUFFER_BYTES
     }
 
     fn has_output(&self) -> bool {
         self.written < self.cleared
     }
 
-    /// Reads once; `false` at the end of the stream.
+    /// Reads what there is, a stream once; `false` at the end of the stream.
     fn fill(&mut self, from: &OwnedFd, guard: &mut Guard) -> io::Result<bool> {
         self.compact();
+        if self.from == Framing::Packets {
+            self.fill_from_packets(from)?;
+            self.clear_frames(guard)?;
+            return Ok(true);
+        }
         let start = self.buffer.len();
         self.buffer.resize(BUFFER_BYTES, 0);
         let result = rustix::io::read(from, &mut self.buffer[start..]);
@@ -297,6 +327,35 @@ impl Pipe {
             Err(Errno::AGAIN | Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn fill_from_packets(&mut self, from: &OwnedFd) -> io::Result<()> {
+        let mut end = self.buffer.len();
+        self.buffer.resize(BUFFER_BYTES, 0);
+        let mut result = Ok(());
+        while let Some(room) = self
+            .buffer
+            .get_mut(end..end + LENGTH_BYTES + MAX_FRAME_BYTES)
+        {
+            let (length, frame) = room.split_at_mut(LENGTH_BYTES);
+            match rustix::io::read(from, frame) {
+                Ok(0) => {}
+                Ok(count) => {
+                    let count32 = u32::try_from(count).unwrap_or(u32::MAX);
+                    length.copy_from_slice(&count32.to_be_bytes());
+                    end += LENGTH_BYTES + count;
+                }
+                // A link that is down says so once.
+                Err(Errno::INTR | Errno::NETDOWN) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    result = Err(error.into());
+                    break;
+                }
+            }
+        }
+        self.buffer.truncate(end);
+        result
     }
 
     fn compact(&mut self) {
@@ -354,8 +413,11 @@ impl Pipe {
         }
     }
 
-    /// Writes once.
+    /// Writes what the other side takes, to a stream once.
     fn drain(&mut self, to: &OwnedFd) -> io::Result<()> {
+        if self.to == Framing::Packets {
+            return self.drain_to_packets(to);
+        }
         match rustix::io::write(to, &self.buffer[self.written..self.cleared]) {
             Ok(count) => {
                 self.written += count;
@@ -365,12 +427,33 @@ impl Pipe {
             Err(error) => Err(error.into()),
         }
     }
+
+    fn drain_to_packets(&mut self, to: &OwnedFd) -> io::Result<()> {
+        while self.written < self.cleared {
+            let rest = &self.buffer[self.written..self.cleared];
+            let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else {
+                break;
+            };
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+            let frame = &rest[..length.min(rest.len())];
+            match rustix::io::write(to, frame) {
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                // What a link does not take is lost, as on any network.
+                Ok(_) | Err(Errno::NOBUFS | Errno::MSGSIZE | Errno::NETDOWN | Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.written += LENGTH_BYTES + frame.len();
+        }
+        Ok(())
+    }
 }
 
-fn relay(guest: &OwnedFd, network: &OwnedFd) -> io::Result<()> {
+/// Carries frames until a side closes.
+pub(crate) fn relay(guest: &OwnedFd, framing: Framing, network: &OwnedFd) -> io::Result<()> {
     let mut guard = Guard::default();
-    let mut out = Pipe::new(Way::FromGuest);
-    let mut back = Pipe::new(Way::ToGuest);
+    let mut out = Pipe::new(Way::FromGuest, framing, Framing::Stream);
+    let mut back = Pipe::new(Way::ToGuest, Framing::Stream, framing);
     loop {
         let wanted = |input: &Pipe, output: &Pipe| {
             let mut flags = PollFlags::empty();

@@ -15,6 +15,7 @@ use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
     firebuild build -t me/app:1 https://github.com/me/app.git#v1:docker\n  \
     firebuild build -t me/app:1 --output type=oci,dest=app.tar --output type=ext4,dest=app.ext4 .\n  \
     firebuild build -t me/app:1 --isolation=microvm --mem 4G .\n  \
+    firebuild build --network=none .                  no RUN step reaches the network\n  \
     firebuild build --check .                        what the linter has to say, and how to fix it\n  \
     firebuild build --call=targets .                 the stages, with their comments\n  \
     firebuild build -t registry.lan:5000/me/app:1 --push --metadata-file build.json .\n  \
@@ -104,6 +105,15 @@ pub(crate) struct RootfsArgs {
     /// Platform of the result: os/arch[/variant] (default: the host's)
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
+    /// Network of RUN steps: default (their own, without the host's loopback), none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: String,
+    /// What the Dockerfile may ask for: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
+    /// Line of /etc/hosts in RUN steps
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    pub(crate) add_host: Vec<String>,
     /// Label of the result; later ones win
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,

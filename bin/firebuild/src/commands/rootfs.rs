@@ -69,6 +69,19 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The network of steps, and what they may ask for.
+fn network(args: &RootfsArgs) -> Result<build::Network, build::NetworkError> {
+    let mut network = build::Network::default();
+    for value in &args.allow {
+        network.allow(value)?;
+    }
+    for value in &args.add_host {
+        network.add_host(value)?;
+    }
+    network.set_mode(&args.network)?;
+    Ok(network)
+}
+
 /// Builds with progress.
 pub(super) fn execute(
     paths: &Paths,
@@ -218,6 +231,7 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         request.platform = platform.parse::<Platform>()?;
     }
     request.labels = pairs(&args.label, "--label")?;
+    request.network = network(args).map_err(|error| Failure::usage(error.to_string()))?;
     request
         .pre_build_commands
         .clone_from(&args.pre_build_command);

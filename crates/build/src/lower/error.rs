@@ -31,6 +31,8 @@ pub enum LowerErrorKind {
     Epoch,
     /// The options of the checks are wrong, or a check that counts as an error found something.
     Check,
+    /// A step asks for what the caller has not allowed.
+    Entitlement,
     /// Something passes a limit.
     TooLarge,
 }

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use firebuild_dockerfile::{CheckOptions, Dockerfile, IgnorePatterns, Span, Warning, lint};
 use firebuild_oci::{ImageConfig, Platform};
 
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::graph::{Graph, NetworkMode, Op, Vertex, VertexId};
 use crate::history::rfc3339;
 use crate::resolve::{ImageRequest, Resolved};
 
@@ -69,6 +69,12 @@ pub struct Options {
     pub all_stages: bool,
     /// Platforms whose programs RUN can execute here; without a list none is refused.
     pub executable: Option<Vec<Platform>>,
+    /// Network of steps that ask for none in particular.
+    pub network: NetworkMode,
+    /// What steps may ask for.
+    pub allow: Entitlements,
+    /// Further lines of every step's `/etc/hosts`: address and name.
+    pub extra_hosts: Vec<(String, String)>,
     /// Shell commands that run as root in `/` before the first instruction of the target stage.
     pub before: Vec<String>,
     /// The same behind its last instruction.
@@ -92,12 +98,32 @@ impl Default for Options {
             ignore: None,
             all_stages: false,
             executable: None,
+            network: NetworkMode::default(),
+            allow: Entitlements::default(),
+            extra_hosts: Vec::new(),
             before: Vec::new(),
             after: Vec::new(),
             beside: None,
             times: BTreeMap::new(),
         }
     }
+}
+
+/// What only the caller can give to a Dockerfile (`--allow`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `network.host`: RUN may ask for the host's network.
+    pub network_host: bool,
+    /// `security.insecure`: RUN may ask for all that the builder may do.
+    pub security_insecure: bool,
+}
+
+impl Entitlements {
+    /// Everything.
+    pub const ALL: Self = Self {
+        network_host: true,
+        security_insecure: true,
+    };
 }
 
 /// What a `--build-context` stands for.

@@ -1,5 +1,7 @@
 //! What the target needs: stages, triggers of their bases, and images.
 
+use std::collections::BTreeSet;
+
 use firebuild_dockerfile::{
     Instruction, InstructionKind, Span, Word, expand_word, parse_instruction,
 };
@@ -61,7 +63,11 @@ impl Reach {
         }
         reach.last_user[plan.target] = usize::MAX;
         reach.missing.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-        reach.missing.dedup_by(|a, b| a.0 == b.0);
+        // Each once, at its first place.
+        let mut seen = BTreeSet::new();
+        reach
+            .missing
+            .retain(|(request, _)| seen.insert(request.clone()));
         Ok(reach)
     }
 

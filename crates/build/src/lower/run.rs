@@ -32,6 +32,7 @@ impl Stepper<'_, '_> {
             return Err(LowerError::new(LowerErrorKind::Value, message).at(device.span));
         }
         self.check_executable()?;
+        let (network, security) = self.entitled(run)?;
         let mut shown = self.shown();
         let mut files = Vec::new();
         let argv = match run.script() {
@@ -66,15 +67,9 @@ impl Stepper<'_, '_> {
             cwd: self.directory().to_owned(),
             user: self.config.config.user.clone(),
             hostname: hostname.map_or(DEFAULT_HOSTNAME, String::as_str).to_owned(),
-            network: match run.network {
-                Network::Default => NetworkMode::Default,
-                Network::None => NetworkMode::None,
-                Network::Host => NetworkMode::Host,
-            },
-            security: match run.security {
-                Security::Sandbox => SecurityMode::Sandbox,
-                Security::Insecure => SecurityMode::Insecure,
-            },
+            network,
+            security,
+            extra_hosts: self.plan.options.extra_hosts.clone(),
             mounts,
             files,
         };
@@ -127,6 +122,31 @@ impl Stepper<'_, '_> {
             .with_hint(hint))
     }
 
+    /// What a step asks of network and security, if the caller allows it.
+    fn entitled(&self, run: &Run) -> Result<(NetworkMode, SecurityMode), LowerError> {
+        let options = self.plan.options;
+        let not_allowed = |name: &str| {
+            let hint = format!("allow it with --allow {name}, if you trust this Dockerfile");
+            self.wrong(
+                LowerErrorKind::Entitlement,
+                format!("{name} is not allowed"),
+            )
+            .with_hint(hint)
+        };
+        let network = match run.network {
+            Network::Default => options.network,
+            Network::None => NetworkMode::None,
+            Network::Host if options.allow.network_host => NetworkMode::Host,
+            Network::Host => return Err(not_allowed("network.host")),
+        };
+        let security = match run.security {
+            Security::Sandbox => SecurityMode::Sandbox,
+            Security::Insecure if options.allow.security_insecure => SecurityMode::Insecure,
+            Security::Insecure => return Err(not_allowed("security.insecure")),
+        };
+        Ok((network, security))
+    }
+
     /// Commands of the caller: shell commands as root in `/`, recorded like RUN.
     pub(super) fn extra_commands(&mut self, is_target: bool, commands: &[String]) {
         for command in commands.iter().filter(|_| is_target) {
@@ -144,8 +164,9 @@ impl Stepper<'_, '_> {
                 cwd: "/".to_owned(),
                 hostname: hostname.map_or(DEFAULT_HOSTNAME, String::as_str).to_owned(),
                 user: String::new(),
-                network: NetworkMode::Default,
+                network: self.plan.options.network,
                 security: SecurityMode::Sandbox,
+                extra_hosts: self.plan.options.extra_hosts.clone(),
                 mounts: Vec::new(),
                 files: Vec::new(),
             };

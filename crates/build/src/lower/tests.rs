@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use firebuild_dockerfile::Dockerfile;
 use firebuild_oci::{Digest, ImageConfig, Platform, Reference};
 
-use super::{LowerError, LowerErrorKind, Lowered, Options, Outcome, lower};
-use crate::graph::{ExecOp, MkdirOp, Op};
+use super::{Entitlements, LowerError, LowerErrorKind, Lowered, Options, Outcome, lower};
+use crate::graph::{ExecOp, MkdirOp, NetworkMode, Op, SecurityMode};
 use crate::resolve::{ImageRequest, Resolved, ResolvedImage};
 
 /// Each image has one layer; `edit` changes its configuration.
@@ -561,4 +561,58 @@ fn names_of_steps_show_what_the_build_knows() {
     let outline = lowered.outline;
     assert_eq!(outline.secrets[0].id, "t");
     assert!(outline.args.is_empty());
+}
+
+#[test]
+fn what_needs_the_callers_word() {
+    for (flag, name) in [
+        ("--network=host", "network.host"),
+        ("--security=insecure", "security.insecure"),
+    ] {
+        let error = error(&format!("FROM a\nRUN {flag} make\n"));
+        assert_eq!(error.kind(), LowerErrorKind::Entitlement);
+        assert_eq!(error.to_string(), format!("{name} is not allowed"));
+        assert!(error.hint().unwrap().contains(&format!("--allow {name}")));
+        assert!(error.span().is_some());
+        // Nobody asks for what is not built.
+        build(&format!("FROM a AS x\nRUN {flag} make\nFROM a\n"));
+    }
+    let text =
+        "FROM a\nRUN one\nRUN --network=none two\nRUN --network=host --security=insecure three\n";
+    let mut options = options(&[]);
+    options.allow = Entitlements::ALL;
+    options.network = NetworkMode::None;
+    options.extra_hosts = vec![("10.0.0.1".to_owned(), "db".to_owned())];
+    let lowered = build_with(text, &options, |_, _| {}).unwrap();
+    let modes: Vec<_> = execs(&lowered)
+        .iter()
+        .map(|exec| (exec.network, exec.security))
+        .collect();
+    assert_eq!(
+        modes,
+        [
+            (NetworkMode::None, SecurityMode::Sandbox),
+            (NetworkMode::None, SecurityMode::Sandbox),
+            (NetworkMode::Host, SecurityMode::Insecure),
+        ]
+    );
+    assert!(
+        execs(&lowered)
+            .iter()
+            .all(|exec| exec.extra_hosts == options.extra_hosts)
+    );
+}
+
+#[test]
+fn an_image_is_asked_for_once() {
+    // Found by a fuzzer: the same name at several places with another one between them.
+    let file = Dockerfile::parse(
+        "FROM b\nRUN --mount=from=x true\nRUN --mount=from=y true\nRUN --mount=from=x true\n",
+    )
+    .unwrap();
+    let Outcome::Needs(requests) = lower(&file, &Resolved::default(), &options(&[])).unwrap()
+    else {
+        panic!("images are needed");
+    };
+    assert_eq!(requests.len(), 3, "{requests:?}");
 }

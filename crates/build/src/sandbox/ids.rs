@@ -1,6 +1,7 @@
 //! The ids that steps have, and processes that act with them.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -87,19 +88,23 @@ impl IdSpace {
     /// Starts a job with these ids.
     pub(super) fn start(&self, job: Job) -> Result<Running, ExecError> {
         let running = Running::spawn(&self.program, false)?;
-        self.begin(&running, job)?;
+        self.begin(&running, job, None)?;
         Ok(running)
     }
 
-    /// Starts a step with these ids. From the second one on a process for the next is made ready meanwhile.
-    pub(super) fn start_step(&self, job: Job) -> Result<Running, ExecError> {
+    /// Starts a step with these ids, in a network namespace if one is given. From the second one on a process for the next is made ready meanwhile.
+    pub(super) fn start_step(
+        &self,
+        job: Job,
+        network: Option<&OwnedFd>,
+    ) -> Result<Running, ExecError> {
         let thread = std::thread::current().id();
         let spare = self.spares().remove(&thread);
         let running = match spare {
             Some(spare) => spare,
             None => Running::spawn(&self.program, true)?,
         };
-        self.begin(&running, job)?;
+        self.begin(&running, job, network)?;
         if self.steps.fetch_add(1, Ordering::Relaxed) > 0
             && let Ok(next) = Running::spawn(&self.program, true)
         {
@@ -108,9 +113,14 @@ impl IdSpace {
         Ok(running)
     }
 
-    fn begin(&self, running: &Running, job: Job) -> Result<(), ExecError> {
+    fn begin(
+        &self,
+        running: &Running,
+        job: Job,
+        network: Option<&OwnedFd>,
+    ) -> Result<(), ExecError> {
         let namespace = self.namespace()?;
-        running.begin(job, namespace.scope, namespace.fd.as_ref())
+        running.begin(job, namespace.scope, namespace.fd.as_ref(), network)
     }
 
     fn spares(&self) -> MutexGuard<'_, HashMap<ThreadId, Running>> {

@@ -14,10 +14,12 @@
 //!   (`userns`). Without ranges of ids one id is mapped; what that cannot hold stays in the tree.
 //! - The upper directory of a successful step becomes the snapshot of its layer, so nothing is unpacked twice.
 //! - Where overlayfs cannot be mounted, a step runs on a complete copy. That is slower and said once.
+//! - Steps share a network of their own where passt works (`network`).
 //! - Whatever ends the builder ends everything that a step has started (see `child`).
 
 mod capture;
 mod ids;
+mod network;
 mod process;
 mod snapshots;
 mod userns;
@@ -46,6 +48,7 @@ use crate::graph::{NetworkMode, SecurityMode};
 use firebuild_sandbox::job::{
     Failure, FailureKind, Job, MountJob, MountJobKind, RootJob, Scope, Status, StepJob, UPPER,
 };
+use network::{Networks, OwnNetwork};
 use process::Running;
 use snapshots::Snapshots;
 use userns::Namespace;
@@ -53,14 +56,12 @@ use userns::Namespace;
 /// The host name of a step that has none, the one that BuildKit gives.
 const HOSTNAME: &str = "buildkitsandbox";
 
-/// How much of the host's `resolv.conf` a step is given.
-const MAX_RESOLV_CONF: u64 = 64 << 10;
-
 /// The executor. One for a build; threads share it.
 #[derive(Debug)]
 pub struct Sandbox<'a> {
     store: &'a Store,
     ids: IdSpace,
+    networks: Networks,
     /// Whether what dead processes left was looked for.
     swept: AtomicBool,
     without_overlay: AtomicBool,
@@ -80,11 +81,30 @@ impl<'a> Sandbox<'a> {
         Self {
             store,
             ids: IdSpace::new(),
+            networks: Networks::default(),
             swept: AtomicBool::new(false),
             without_overlay: AtomicBool::new(false),
             most_lowers: snapshots::most_lowers(),
             used: Mutex::default(),
             notices: Mutex::default(),
+        }
+    }
+
+    /// Gives steps a network of their own where that can be had, by the program `passt`. Without this they have the host's.
+    #[must_use]
+    pub fn with_network(self, passt: PathBuf) -> Self {
+        Self {
+            networks: Networks::behind(passt),
+            ..self
+        }
+    }
+
+    /// Says, once, why steps have the host's network.
+    #[must_use]
+    pub fn without_network(self, why: String) -> Self {
+        Self {
+            networks: Networks::of_the_host(why),
+            ..self
         }
     }
 
@@ -272,8 +292,13 @@ impl Sandbox<'_> {
             directory: active.path().to_owned(),
             copy,
         };
-        let job = self.step_job(step, root, &snapshots)?;
-        let mut running = self.ids.start_step(Job::Step(Box::new(job)))?;
+        let network = match step.network {
+            NetworkMode::Default => self.networks.own(&self.ids, |text| self.notice(text)),
+            NetworkMode::None | NetworkMode::Host => None,
+        };
+        let job = self.step_job(step, root, &snapshots, network)?;
+        let namespace = network.map(|network| &network.namespace);
+        let mut running = self.ids.start_step(Job::Step(Box::new(job)), namespace)?;
         let status = match running.pump(output, cancel)? {
             Ok(status) => status,
             Err(failure) => {
@@ -322,6 +347,7 @@ impl Sandbox<'_> {
         step: &Step,
         root: RootJob,
         snapshots: &Snapshots<'_>,
+        network: Option<&OwnNetwork>,
     ) -> Result<StepJob, ExecError> {
         let directory = root.directory.clone();
         let mut mounts = Vec::new();
@@ -335,7 +361,9 @@ impl Sandbox<'_> {
         }
         Ok(StepJob {
             root,
-            resolv_conf: resolv_conf(),
+            resolv_conf: network.map_or_else(network::host_resolv_conf, |network| {
+                network.resolv_conf.clone()
+            }),
             capture: self.namespace()?.scope != Scope::Host,
             mounts,
             ..plain_job(step)
@@ -424,17 +452,6 @@ fn hosts(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
         text.push_str(&format!("{address}\t{names}\n"));
     }
     text.into_bytes()
-}
-
-/// The host's `/etc/resolv.conf`, since the step uses the host's network.
-fn resolv_conf() -> Vec<u8> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs_err::File::open("/etc/resolv.conf") {
-        // What cannot be read is as if it was not there; a step without names says so itself.
-        let _ = file.take(MAX_RESOLV_CONF).read_to_end(&mut bytes);
-    }
-    bytes
 }
 
 /// A directory that is removed at the end, if it is there by then.

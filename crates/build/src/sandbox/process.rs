@@ -125,10 +125,20 @@ impl Running {
         job: Job,
         scope: Scope,
         namespace: Option<&OwnedFd>,
+        network: Option<&OwnedFd>,
     ) -> Result<(), ExecError> {
         let parent = rustix::process::getpid().as_raw_nonzero().get();
-        let start = Start { parent, scope, job };
-        let fds: Vec<_> = namespace.iter().map(|fd| fd.as_fd()).collect();
+        let start = Start {
+            parent,
+            scope,
+            network: network.is_some(),
+            job,
+        };
+        let fds: Vec<_> = namespace
+            .into_iter()
+            .chain(network)
+            .map(AsFd::as_fd)
+            .collect();
         self.link
             .say(&start, &fds)
             .map_err(|error| host("cannot give the sandbox its job", error))

@@ -106,7 +106,7 @@ fn make_with(
     };
     let mut running = Running::spawn(program, false).map_err(Making::Other)?;
     running
-        .begin(Job::Hold, Scope::Host, None)
+        .begin(Job::Hold, Scope::Host, None, None)
         .map_err(Making::Other)?;
     let fd = match running.reply().map_err(refused)? {
         (Reply::Namespace, mut fds) => fds.pop(),

@@ -107,7 +107,7 @@ impl Solver<'_> {
             cwd: exec.cwd.clone(),
             user: exec.user.clone(),
             hostname: exec.hostname.clone(),
-            extra_hosts: Vec::new(),
+            extra_hosts: exec.extra_hosts.clone(),
             network: exec.network,
             security: exec.security,
             mounts: Vec::new(),
@@ -353,6 +353,10 @@ fn key(exec: &ExecOp, below: &Chain, sources: &[Option<Arc<Chain>>]) -> CacheKey
             MountKind::SecretEnv { id, variable, .. } => key.number(5).text(id).text(variable),
             MountKind::Ssh { id, .. } => key.number(6).text(id),
         };
+    }
+    // Last and only when there are some, so that keys without them stay what they were.
+    for (address, name) in &exec.extra_hosts {
+        key.text("host").text(address).text(name);
     }
     key.finish()
 }

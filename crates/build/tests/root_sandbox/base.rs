@@ -142,7 +142,7 @@ impl Base {
     }
 }
 
-fn push(store: &Store, below: &Arc<Chain>, layer: &Layer) -> Arc<Chain> {
+pub(crate) fn push(store: &Store, below: &Arc<Chain>, layer: &Layer) -> Arc<Chain> {
     let stored = store_layer(store, layer, &StoreContents::with_paths(store, &NoPaths)).unwrap();
     below.push(ChainLayer {
         diff_id: stored.diff_id,

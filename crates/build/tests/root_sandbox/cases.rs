@@ -31,7 +31,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&Path, Who),
 }
 
-const EVERYBODY: &[Who] = &[Who::Root, Who::Ranges, Who::Single];
+pub(crate) const EVERYBODY: &[Who] = &[Who::Root, Who::Ranges, Who::Single];
 
 pub(crate) const CASES: &[Case] = &[
     Case {

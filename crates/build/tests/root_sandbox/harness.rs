@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cases::{CASES, Case};
+use crate::cases::Case;
 use crate::user::Who;
 
 pub(crate) const ALL: [Who; 3] = [Who::Root, Who::Ranges, Who::Single];
@@ -15,7 +15,7 @@ pub(crate) struct Skip {
 
 fn tests() -> Vec<(String, &'static Case, Who)> {
     let mut tests = Vec::new();
-    for case in CASES {
+    for case in crate::all_cases() {
         for who in ALL {
             if case.who.contains(&who) {
                 tests.push((format!("{}::{}", who.name(), case.name), case, who));

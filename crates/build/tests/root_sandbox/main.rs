@@ -15,10 +15,17 @@
 mod base;
 mod cases;
 mod harness;
+// Not with the others, since a step in a VM has another network.
+#[path = "cases/network.rs"]
+mod network;
 mod subject;
 mod user;
 
 use std::process::ExitCode;
+
+fn all_cases() -> impl Iterator<Item = &'static cases::Case> {
+    network::CASES.iter().chain(cases::CASES)
+}
 
 fn main() -> ExitCode {
     // The inner half of the sandbox is this program.
@@ -29,6 +36,10 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some(user::BECOME) => user::become_and_run(&arguments[1..]),
         Some(user::INSIDE) => user::run_inside(&arguments[1..]),
+        Some(network::FRAMES) => {
+            network::send_frames(&arguments[1..]);
+            ExitCode::SUCCESS
+        }
         Some(cases::BUILDER) => cases::builder(&arguments[1..]),
         _ => harness::main(&arguments),
     }

@@ -9,7 +9,7 @@ use firebuild_sys::mount::{Attributes, Propagation, set_attributes};
 use firebuild_sys::namespace::{Namespaces, unshare};
 use std::os::fd::AsFd;
 
-use crate::cases::{self, Case};
+use crate::cases::Case;
 use crate::harness::Skip;
 
 /// `become DIRECTORY WHO CASE`: as root, in a new process.
@@ -110,8 +110,7 @@ fn parse(arguments: &[String]) -> (PathBuf, Who, &'static Case) {
         .into_iter()
         .find(|known| known.name() == who)
         .expect("a known user");
-    let case = cases::CASES
-        .iter()
+    let case = crate::all_cases()
         .find(|known| known.name == case)
         .expect("a known case");
     (PathBuf::from(directory), who, case)

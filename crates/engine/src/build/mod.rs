@@ -12,6 +12,7 @@ mod executor;
 mod inputs;
 mod layouts;
 pub(crate) mod lookup;
+mod network;
 mod outputs;
 mod platform;
 mod request;
@@ -26,7 +27,7 @@ use firebuild_build::dump::graph_to_text;
 use firebuild_build::event::{Event, Sink};
 use firebuild_build::export::is_full;
 use firebuild_build::history;
-use firebuild_build::lower::{self, Lowered, Outcome};
+use firebuild_build::lower::{self, Entitlements, Lowered, Outcome};
 use firebuild_build::remote::Remote;
 use firebuild_build::remote_cache::RemoteCache;
 use firebuild_build::resolve::{MAX_ROUNDS, Resolved};
@@ -45,6 +46,7 @@ pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
 pub use firebuild_build::sandbox::child_main as sandbox_main;
 pub use firebuild_build::solve::NoCache;
 pub use inputs::take_stdin;
+pub use network::{Network, NetworkError};
 pub use outputs::OutputReport;
 pub use request::{Isolation, Request, SourcePlace};
 
@@ -274,6 +276,13 @@ fn prepare(
         beside,
         all_stages: request.only_check && request.all_stages && request.target.is_none(),
         executable: (!request.only_check).then(platform::executable),
+        network: request.network.mode,
+        allow: if request.only_check {
+            Entitlements::ALL
+        } else {
+            request.network.allow
+        },
+        extra_hosts: request.network.extra_hosts.clone(),
         before: request.pre_build_commands.clone(),
         after: request.post_build_commands.clone(),
         ..lower::Options::default()

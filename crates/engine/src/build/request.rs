@@ -58,6 +58,8 @@ impl std::fmt::Display for SourcePlace {
     }
 }
 
+use super::network::Network;
+
 use crate::microvm_executor::MicroVmOptions;
 
 /// A build.
@@ -97,6 +99,8 @@ pub struct Request {
     pub pull: bool,
     /// Platform of the result.
     pub platform: Platform,
+    /// The network of steps, and what they may ask for.
+    pub network: Network,
     /// Labels that are added last.
     pub labels: BTreeMap<String, String>,
     /// Shell commands before the first instruction of the target stage: as root, in `/`, recorded like RUN.
@@ -143,6 +147,7 @@ impl Request {
             no_cache: NoCache::Off,
             pull: false,
             platform: Platform::host(),
+            network: Network::default(),
             labels: BTreeMap::new(),
             pre_build_commands: Vec::new(),
             post_build_commands: Vec::new(),
