@@ -7,7 +7,7 @@ use crate::Fallible;
 use crate::metadata::{Package, packages};
 
 /// The level of each crate. A crate depends on lower ones only; those of one level never see each other.
-const LEVELS: [(&str, u8); 16] = [
+const LEVELS: [(&str, u8); 17] = [
     ("firebuild-accounts", 0),
     ("firebuild-dockerfile", 0),
     ("firebuild-guest-proto", 0),
@@ -24,6 +24,7 @@ const LEVELS: [(&str, u8); 16] = [
     ("vminit", 4),
     // Tools: nothing depends on them.
     ("firebuild-e2e", 5),
+    ("firebuild-fuzz-targets", 5),
     ("xtask", 5),
 ];
 
