@@ -348,10 +348,7 @@ fn bind_from(root: BorrowedFd<'_>, source: &str, mount: &MountJob) -> Result<Own
     let found = found.ok_or_else(|| {
         Failure::new(
             FailureKind::Step,
-            format!(
-                "cannot mount {source} at {}: it does not exist",
-                mount.target
-            ),
+            format!("cannot mount {source} at {}: not found", mount.target),
         )
     })?;
     copy_of(&found, false).map_err(host(format!("cannot show {source} at {}", mount.target)))

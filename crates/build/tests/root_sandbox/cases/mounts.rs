@@ -68,7 +68,7 @@ pub(super) fn bind_mounts(directory: &Path, _: Who) {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot mount /not/there at /mnt: it does not exist"
+        "cannot mount /not/there at /mnt: not found"
     );
     assert_eq!(base.leftovers(), Vec::<String>::new());
 }
