@@ -37,6 +37,13 @@ struct Stamp {
     changed: (i64, u32),
 }
 
+impl Stamp {
+    /// The device does not count: some file systems give an open file another number than its name.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.inode, self.size, self.changed) == (other.inode, other.size, other.changed)
+    }
+}
+
 /// The files of a context.
 #[derive(Debug)]
 pub struct Files {
@@ -47,6 +54,8 @@ pub struct Files {
     contents: DirContents,
     stamps: HashMap<Arc<Path>, Stamp>,
     digests: Mutex<HashMap<Arc<Path>, [u8; 32]>>,
+    /// What files without a settled stamp were when they were hashed.
+    hashed: Mutex<HashMap<Arc<Path>, Stamp>>,
     memory: Memory,
 }
 
@@ -145,6 +154,7 @@ impl Files {
             contents: DirContents::new(root),
             stamps,
             digests: Mutex::default(),
+            hashed: Mutex::default(),
             memory: Memory::load(memory),
         })
     }
@@ -164,7 +174,15 @@ impl Files {
         let digest = match stamp.and_then(|stamp| self.memory.get(stamp)) {
             Some(known) => known,
             None => {
-                let digest = hash(&self.contents.open(content)?, content.size)?;
+                let opened = self.contents.open(content)?;
+                match (stamp, stamp_of(&opened)?) {
+                    (Some(then), Some(now)) if !then.is_same(&now) => return Err(changed(path)),
+                    (None, Some(now)) => {
+                        lock(&self.hashed).insert(Arc::clone(path), now);
+                    }
+                    _ => {}
+                }
+                let digest = hash(&opened, content.size)?;
                 if let Some(stamp) = stamp {
                     self.memory.put(*stamp, digest);
                 }
@@ -173,6 +191,27 @@ impl Files {
         };
         lock(&self.digests).insert(Arc::clone(path), digest);
         Ok(digest)
+    }
+
+    /// Makes sure that files are still what they were when they were hashed: what was copied since has the digests that
+    /// the key of the copy was made of.
+    ///
+    /// # Errors
+    /// For the first one that was changed or replaced meanwhile.
+    pub fn unchanged(&self, contents: &[&Content]) -> io::Result<()> {
+        for content in contents {
+            let Source::Path(path) = &content.source else {
+                continue;
+            };
+            let then = self.stamps.get(path).copied();
+            let then = then.or_else(|| lock(&self.hashed).get(path).copied());
+            if let (Some(then), Some(now)) = (then, stamp_of(&self.contents.open(content)?)?)
+                && !then.is_same(&now)
+            {
+                return Err(changed(path));
+            }
+        }
+        Ok(())
     }
 
     /// Hashes many files at once, so that [`Files::hash`] then answers from memory.
@@ -223,6 +262,29 @@ impl Contents for Files {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an opened file is now.
+fn stamp_of(opened: &Opened) -> io::Result<Option<Stamp>> {
+    let Opened::File { file, .. } = opened else {
+        return Ok(None);
+    };
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = file.metadata()?;
+    Ok(Some(Stamp {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.len(),
+        changed: (
+            meta.ctime(),
+            u32::try_from(meta.ctime_nsec()).unwrap_or_default(),
+        ),
+    }))
+}
+
+fn changed(path: &Path) -> io::Error {
+    let message = format!("{} changed while it was read", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// SHA-256 of opened content.

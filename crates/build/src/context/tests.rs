@@ -229,3 +229,22 @@ fn the_memory_does_not_grow_with_every_change() {
     let left = fs_err::read(&memory).unwrap();
     assert_eq!(left.len(), RECORD);
 }
+
+#[test]
+fn a_file_that_changes_after_it_was_hashed_is_refused() {
+    let temp = sample();
+    let context = temp.path().join("context");
+    let memory = temp.path().join("memory");
+    let files = Files::scan(&dir(&context, ""), &memory).unwrap();
+    let content = content(&files, "a.txt");
+    files.hash(&content).unwrap();
+    files.unchanged(&[&content]).unwrap();
+    // The same size, as an editor or an attacker may make it, and the clock of the file system has gone on.
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    fs_err::write(context.join("a.txt"), "b.txt").unwrap();
+    let error = files.unchanged(&[&content]).unwrap_err().to_string();
+    assert!(error.contains("a.txt changed while it was read"), "{error}");
+    fs_err::remove_file(context.join("a.txt")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", context.join("a.txt")).unwrap();
+    assert!(files.unchanged(&[&content]).is_err() && files.open(&content).is_err());
+}

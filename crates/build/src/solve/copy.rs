@@ -104,13 +104,7 @@ impl Solver<'_> {
         let trees: Vec<&Tree> = sources.trees.iter().map(|tree| &**tree).collect();
         if let Some(files) = sources.files {
             let contents = contents_of(&trees, selected, exclude);
-            files.hash_all(&contents).map_err(|error| {
-                SolveError::caused(
-                    SolveErrorKind::Source,
-                    "cannot read the build context",
-                    error,
-                )
-            })?;
+            files.hash_all(&contents).map_err(unreadable)?;
         }
         let hash = |_: usize, content: &Content| match sources.files {
             Some(files) if is_path(content) => files.hash(content),
@@ -200,7 +194,13 @@ impl Solver<'_> {
             ),
             None => store_layer(self.store, &layer, &StoreContents::new(self.store)),
         };
-        stored.map_err(SolveError::content)
+        let stored = stored.map_err(SolveError::content)?;
+        if let Some(files) = sources.files {
+            // The key was made of what was hashed; what was stored must be that, or the cache would lie.
+            let contents = contents_of(&trees, selected, exclude);
+            files.unchanged(&contents).map_err(unreadable)?;
+        }
+        Ok(stored)
     }
 
     /// The entries of a source that ADD unpacks.
@@ -337,6 +337,14 @@ fn contents_of<'t>(
         }
     }
     contents
+}
+
+fn unreadable(error: std::io::Error) -> SolveError {
+    SolveError::caused(
+        SolveErrorKind::Source,
+        "cannot read the build context",
+        error,
+    )
 }
 
 fn failed(error: CopyError) -> SolveError {
