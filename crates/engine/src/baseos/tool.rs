@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ pub(crate) fn mmdebstrap(
         .try_clone()
         .map_err(|error| Error::caused(BaseOsErrorKind::Io, "cannot hand on the archive", error))?;
     command.stdout(stdout);
-    run(command, plan, cancel, events)
+    run(command, plan, Words::OnStderr, cancel, events)
 }
 
 /// Runs debootstrap into `root`, then brings the system up to date from all sources and installs what
@@ -141,9 +141,9 @@ pub(crate) fn debootstrap(
     if let Some(keyring) = keyring {
         command.arg(format!("--keyring={keyring}"));
     }
-    command.arg("--").arg(&plan.suite).arg(root).arg(uri);
-    command.stdout(Stdio::null());
-    run(command, plan, cancel, events)?;
+    // It knows no `--`; neither a suite nor an address of a mirror begins with a hyphen.
+    command.arg(&plan.suite).arg(root).arg(uri);
+    run(command, plan, Words::OnBoth, cancel, events)?;
 
     let apt = root.join("etc/apt");
     let write = |path: PathBuf, text: String| {
@@ -167,31 +167,48 @@ pub(crate) fn debootstrap(
     commands.extend(plan.commands.iter().cloned());
     for inside in commands {
         let mut command = Command::new("chroot");
-        command.arg(root).args(&inside).stdout(Stdio::null());
-        run(command, plan, cancel, events)?;
+        command.arg(root).args(&inside);
+        run(command, plan, Words::OnBoth, cancel, events)?;
     }
     Ok(())
 }
 
-/// Runs a program to its end, with its standard error as events.
+/// Where a program says what it does and why it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    /// On standard error; its output is a result.
+    OnStderr,
+    /// On both: debootstrap tells even its errors on standard output.
+    OnBoth,
+}
+
+/// Runs a program to its end, with its words as events.
 fn run(
     mut command: Command,
     plan: &Plan,
+    words: Words,
     cancel: &Cancel,
     events: Events<'_>,
 ) -> Result<(), BaseOsError> {
     let name = command.get_program().to_string_lossy().into_owned();
+    let cannot_start = |error: std::io::Error| {
+        Error::caused(BaseOsErrorKind::Io, format!("cannot start {name}"), error)
+    };
+    let (mut said, theirs) = std::io::pipe().map_err(cannot_start)?;
+    if words == Words::OnBoth {
+        command.stdout(theirs.try_clone().map_err(cannot_start)?);
+    }
     command
         .stdin(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(theirs)
         .process_group(0)
         .env_clear()
         .envs(&plan.environment);
-    let mut child = command.spawn().map_err(|error| {
-        Error::caused(BaseOsErrorKind::Io, format!("cannot start {name}"), error)
-    })?;
+    let mut child = command.spawn().map_err(cannot_start)?;
+    // It holds the other end of the pipe.
+    drop(command);
     let mut last = VecDeque::new();
-    let outcome = follow(&mut child, cancel, &mut |line| {
+    let outcome = follow(&mut child, &mut said, cancel, &mut |line| {
         if last.len() == LAST_LINES {
             last.pop_front();
         }
@@ -221,16 +238,16 @@ fn run(
 /// Reads lines until the program ends. `None` when it was stopped.
 fn follow(
     child: &mut Child,
+    said: &mut PipeReader,
     cancel: &Cancel,
     line: &mut dyn FnMut(String),
 ) -> std::io::Result<Option<ExitStatus>> {
-    let mut stderr = child.stderr.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
     let mut pending = Vec::new();
     let mut buffer = [0; 8192];
     loop {
         let readable = {
             let mut fds = [
-                PollFd::new(&stderr, PollFlags::IN),
+                PollFd::new(&*said, PollFlags::IN),
                 PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN),
             ];
             match poll(&mut fds, None) {
@@ -247,7 +264,7 @@ fn follow(
         if !readable {
             continue;
         }
-        let count = stderr.read(&mut buffer)?;
+        let count = said.read(&mut buffer)?;
         if count == 0 {
             break;
         }
@@ -349,9 +366,10 @@ mod tests {
 
     use firebuild_build::cancel::Cancel;
 
-    use super::{Plan, Tool, environment, quote, run};
+    use super::{Plan, Tool, Words, debootstrap, environment, quote, run};
     use crate::baseos::BaseOsErrorKind;
     use crate::event::Event;
+    use crate::testing::have_tool;
 
     fn plan() -> Plan {
         Plan {
@@ -378,6 +396,7 @@ mod tests {
         let error = run(
             shell(script),
             &plan(),
+            Words::OnStderr,
             &Cancel::new().unwrap(),
             &mut |event| events.push(event),
         )
@@ -398,6 +417,30 @@ mod tests {
     }
 
     #[test]
+    fn debootstrap_takes_what_it_is_given_and_its_reasons_are_told() {
+        let test = "debootstrap_takes_what_it_is_given_and_its_reasons_are_told";
+        if !have_tool(test, "debootstrap") || !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = dir.path().join("no-mirror");
+        let plan = Plan {
+            suite: "bookworm".to_owned(),
+            lines: vec![format!("deb file://{} bookworm main", mirror.display())],
+            ..plan()
+        };
+        let root = dir.path().join("root");
+        fs_err::create_dir(&root).unwrap();
+        let error = debootstrap(&plan, &root, &Cancel::new().unwrap(), &mut |_| {}).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        // It got as far as the mirror, and says so on its standard output.
+        assert!(
+            cause.contains("Release") && !cause.contains("option"),
+            "{cause}"
+        );
+    }
+
+    #[test]
     fn a_stop_reaches_the_whole_group() {
         let cancel = Cancel::new().unwrap();
         let raiser = cancel.clone();
@@ -406,6 +449,7 @@ mod tests {
         let error = run(
             shell("sleep 600 & echo up >&2; sleep 600"),
             &plan(),
+            Words::OnStderr,
             &cancel,
             &mut |_| raiser.raise(),
         )
