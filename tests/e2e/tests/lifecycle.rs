@@ -490,3 +490,53 @@ fn a_terminal_is_raw_while_the_guest_has_one() {
     assert!(is_cooked());
     assert_nothing_left(&home);
 }
+
+#[test]
+fn an_interrupted_start_leaves_nothing() {
+    use rustix::fs::{FlockOperation, flock};
+    let Some(home) = home("an_interrupted_start_leaves_nothing") else {
+        return;
+    };
+    let interrupt = |child: &Child| {
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+    };
+    // While somebody changes the kernels, a start waits, and can be told not to.
+    let lock = fs_err::File::open(home.path().join("home/kernels/lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    for flags in [&["--rm"][..], &["-d"]] {
+        let mut waiting = home.command(vm(flags, &["sh"])).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(waiting.try_wait().unwrap().is_none(), "it does not wait");
+        let begin = Instant::now();
+        interrupt(&waiting);
+        let status = waiting.wait().unwrap();
+        assert!(!status.success() && begin.elapsed() < Duration::from_secs(2));
+        assert_nothing_left(&home);
+    }
+    drop(lock);
+
+    // A detached start that nobody waits for any more is nobody's.
+    let mut starting = home
+        .command(vm(&["-d"], &["sleep", "1000"]))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let instances = home.path().join("home/instances");
+    let machine = || {
+        let entries = fs_err::read_dir(&instances).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path().join("machine.json"))
+            .find(|path| path.exists())
+    };
+    until("the machine", || machine().is_some());
+    interrupt(&starting);
+    assert!(!starting.wait().unwrap().success());
+    until("the end of all of it", || {
+        ["instances", "run"].iter().all(|dir| {
+            let entries = fs_err::read_dir(home.path().join("home").join(dir));
+            let mut left = entries.into_iter().flatten().flatten();
+            left.all(|entry| entry.file_name() == ".lock")
+        })
+    });
+}
