@@ -6,6 +6,7 @@
 
 mod build;
 mod ext4;
+mod run;
 mod stats;
 mod step;
 
@@ -32,10 +33,11 @@ struct Section {
 
 type Bench = fn(Plan<'_>) -> Fallible<Section>;
 
-const BENCHES: [(&str, Bench); 3] = [
+const BENCHES: [(&str, Bench); 4] = [
     ("ext4", ext4::run),
     ("step", step::run),
     ("build", build::run),
+    ("run", run::run),
 ];
 
 /// Runs benchmarks by name, all of them without one. A debug build makes a release build and hands over to it.

@@ -75,7 +75,7 @@ pub(super) fn succeed(mut command: Command) -> Fallible<()> {
 }
 
 /// The middle one; of an even number the mean of the two in the middle.
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(super) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     match (times.len(), times.len() / 2) {
         (0, _) => Duration::ZERO,
