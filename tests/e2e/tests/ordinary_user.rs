@@ -466,3 +466,44 @@ fn a_user_runs_vms_and_nothing_is_left_of_them() {
     }
     let _ = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
 }
+
+#[test]
+fn the_same_bytes_as_root() {
+    let name = "the_same_bytes_as_root";
+    let Some(user) = User::new(name, true) else {
+        return;
+    };
+    let lines = "WORKDIR /made/here\nCOPY --chown=12:34 busybox /owned\n\
+                 RUN mkdir -p /a/b && echo x > /a/b/c && ln /a/b/c /a/link && chown 5:6 /a/link && chmod 4711 /a/b/c && rm /owned\n";
+    let Some(context) = user.context(name, lines) else {
+        return;
+    };
+    let context = context.display().to_string();
+    let own = user.home.path().join("own");
+    let root = Home::new();
+    let spec = |dir: &Path, kind: &str| format!("type={kind},dest={}/x.{kind}", dir.display());
+    let mut told = Vec::new();
+    for (dir, mut command) in [
+        (own.clone(), user.command(&["build", "-q"])),
+        (root.path().to_owned(), root.command(["build", "-q"])),
+    ] {
+        for kind in ["ext4", "erofs", "initrd", "tar"] {
+            command.args(["-o", &spec(&dir, kind)]);
+        }
+        command.args([
+            "-o",
+            &format!("{},rewrite-timestamp=true", spec(&dir, "oci")),
+        ]);
+        command.arg(&context).env("SOURCE_DATE_EPOCH", "1000000000");
+        told.push(run(&mut command, Duration::from_secs(100)).ok().out());
+    }
+    assert_eq!(told[0], told[1]);
+    for kind in ["ext4", "erofs", "initrd", "tar", "oci"] {
+        let file = format!("x.{kind}");
+        let (a, b) = (own.join(&file), root.path().join(&file));
+        assert!(
+            fs_err::read(a).unwrap() == fs_err::read(b).unwrap(),
+            "{kind}: a user and root make different bytes"
+        );
+    }
+}

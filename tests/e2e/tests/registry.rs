@@ -74,7 +74,7 @@ impl Registry {
     fn inspect(&self, name: &str) -> (String, Vec<String>) {
         let mut command = Command::new("skopeo");
         command
-            .args(["inspect", "--tls-verify=false"])
+            .args(["inspect", "--no-tags", "--tls-verify=false"])
             .arg(format!("docker://{}", self.name(name)));
         let text = run(&mut command, Duration::from_secs(60)).ok().stdout;
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -325,4 +325,94 @@ fn step_results_come_from_a_registry_and_from_an_image() {
     let plain = fresh.fb(args).ok();
     let why = "it is an image without an inline cache";
     assert!(plain.err().contains(why), "{}", plain.err());
+}
+
+#[test]
+fn an_image_is_pushed_and_nothing_twice() {
+    let home = Home::new();
+    let Some((registry, archive)) = start("an_image_is_pushed", &home) else {
+        return;
+    };
+    registry.push(&archive, "t/base:1", &[]);
+    let (_, base_layers) = registry.inspect("t/base:1");
+    let fresh = Home::new();
+    let dockerfile = format!("FROM {}\nCOPY more /more\n", registry.name("t/base:1"));
+    let context = fresh.context(
+        "ctx",
+        &[("Dockerfile", dockerfile.as_bytes()), ("more", b"m\n")],
+    );
+    let path = context.display().to_string();
+    let metadata = fresh.path().join("metadata.json");
+    let tag = registry.name("t/pushed:1");
+    let build = |more: &[&str]| {
+        let mut all = vec!["build", "--progress=plain"];
+        all.extend(more);
+        all.push(&path);
+        fresh.fb(all)
+    };
+    let done = build(&[
+        "-t",
+        &tag,
+        "--push",
+        "--metadata-file",
+        &metadata.display().to_string(),
+    ])
+    .ok();
+    let (digest, layers) = registry.inspect("t/pushed:1");
+    let written = fs_err::read_to_string(&metadata).unwrap();
+    assert!(written.contains(&digest), "{written}");
+    // The layers of the base are the registry's own, taken from the other repository and not sent.
+    assert_eq!(layers[..base_layers.len()], base_layers);
+    assert_eq!(
+        done.err().matches("pushing layer").count(),
+        1,
+        "{}",
+        done.err()
+    );
+    let _ = fresh.fb(["image", "config", &tag]).ok();
+
+    // A second repository takes all layers from the first; docker's types and another compression are the user's choice.
+    let second = format!(
+        "type=image,push=true,store=false,name={}",
+        registry.name("t/second:2")
+    );
+    let done = build(&["-o", &second]).ok();
+    assert!(!done.err().contains("pushing layer"), "{}", done.err());
+    assert_eq!(registry.inspect("t/second:2").1, layers);
+    let _ = fresh
+        .fb(["image", "config", &registry.name("t/second:2")])
+        .exits(1);
+    let forced = format!(
+        "type=registry,name={},compression=zstd,force-compression=true",
+        registry.name("t/forced:3")
+    );
+    let _ = build(&["-o", &forced]).ok();
+    assert_ne!(registry.inspect("t/forced:3").1[0], layers[0]);
+
+    // By digest only.
+    let third = format!(
+        "type=image,push=true,push-by-digest=true,name={}",
+        registry.name("t/third")
+    );
+    let _ = build(&[
+        "-o",
+        &third,
+        "--metadata-file",
+        &metadata.display().to_string(),
+    ])
+    .ok();
+    let written: serde_json::Value =
+        serde_json::from_str(&fs_err::read_to_string(&metadata).unwrap()).unwrap();
+    let digest = written["containerimage.digest"].as_str().unwrap();
+    assert_eq!(registry.inspect(&format!("t/third@{digest}")).0, digest);
+
+    // What was pushed is an image that others build from.
+    let (_, pulled) = build_from(&registry.name("t/forced:3"));
+    let _ = pulled.ok();
+    let nowhere = build(&["-o", "type=registry,name=127.0.0.1:1/t/x:1"]).exits(1);
+    assert!(
+        nowhere.err().contains("cannot push 127.0.0.1:1/t/x:1"),
+        "{}",
+        nowhere.err()
+    );
 }

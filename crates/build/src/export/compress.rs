@@ -95,23 +95,37 @@ fn pack(
     })
 }
 
-/// Compresses a stream. The output depends on the input and on the packing only, not on the machine.
-pub(super) fn squeeze(source: impl Read, out: &mut impl Write, packing: Packing) -> io::Result<()> {
+/// Compresses a stream for the road: gzip as many members.
+fn squeeze(source: impl Read, out: &mut impl Write, packing: Packing) -> io::Result<()> {
     match packing.compression {
         Compression::Gzip => gzip(source, out, level(packing)),
+        _ => squeeze_whole(source, out, packing),
+    }
+}
+
+/// Compresses a stream as one gzip member or zstd frame: the kernel takes each member of an initrd for an archive of its
+/// own (`unpack_to_rootfs`). The output depends on the input and on the packing only, not on the machine.
+pub(super) fn squeeze_whole(
+    source: impl Read,
+    out: &mut impl Write,
+    packing: Packing,
+) -> io::Result<()> {
+    let mut source = io::BufReader::with_capacity(PIECE, source);
+    match packing.compression {
+        Compression::Gzip => {
+            let level = flate2::Compression::new(u32::from(level(packing)));
+            let mut encoder = flate2::GzBuilder::new().mtime(0).write(out, level);
+            io::copy(&mut source, &mut encoder)?;
+            encoder.finish().map(|_| ())
+        }
         Compression::Zstd => {
             let mut encoder = zstd::Encoder::new(out, i32::from(level(packing)))?;
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
-            io::copy(
-                &mut io::BufReader::with_capacity(PIECE, source),
-                &mut encoder,
-            )?;
+            io::copy(&mut source, &mut encoder)?;
             encoder.finish().map(|_| ())
         }
-        Compression::Uncompressed => {
-            io::copy(&mut io::BufReader::with_capacity(PIECE, source), out).map(|_| ())
-        }
+        Compression::Uncompressed => io::copy(&mut source, out).map(|_| ()),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use firebuild_rootfs::tree::{Content, Contents, Opened};
+use rustix::io::Errno;
 
 use super::{Dest, ExportError};
 use crate::cancel::Cancel;
@@ -155,8 +158,14 @@ pub(super) fn stopped() -> io::Error {
 }
 
 /// Copies an image with its holes: as a clone where the file system can, else range by range.
-pub(super) fn copy_sparse(source: &Path, dest: &Path, cancel: &Cancel) -> Result<(), ExportError> {
-    let failed = |error: io::Error| cannot_write(dest, error);
+/// Errors name the place that it is for, `named`.
+pub(super) fn copy_sparse(
+    source: &Path,
+    dest: &Path,
+    named: &Path,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
+    let failed = |error: io::Error| cannot_write(named, error);
     let from = File::open(source).map_err(failed)?;
     let to = File::create(dest).map_err(failed)?;
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
@@ -171,25 +180,41 @@ pub(super) fn copy_sparse(source: &Path, dest: &Path, cancel: &Cancel) -> Result
         };
         let end = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(start))
             .map_err(|error| failed(error.into()))?;
-        let (mut read_at, mut write_at) = (start, start);
-        while read_at < end {
-            if cancel.is_raised() {
-                return Err(failed(stopped()));
-            }
-            let length = usize::try_from((end - read_at).min(64 << 20)).unwrap_or(usize::MAX);
-            let count = rustix::fs::copy_file_range(
-                &from,
-                Some(&mut read_at),
-                &to,
-                Some(&mut write_at),
-                length,
-            )
-            .map_err(|error| failed(error.into()))?;
-            if count == 0 {
-                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
+        copy_range(&from, &to, start..end, cancel).map_err(failed)?;
         position = end;
+    }
+    Ok(())
+}
+
+/// Copies a range: in the kernel where it can, which it cannot between some file systems, else through memory.
+fn copy_range(from: &File, to: &File, range: Range<u64>, cancel: &Cancel) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (range.start, range.start);
+    let mut buffer = Vec::new();
+    while read_at < range.end {
+        if cancel.is_raised() {
+            return Err(stopped());
+        }
+        let left = usize::try_from(range.end - read_at).unwrap_or(usize::MAX);
+        let count = if buffer.is_empty() {
+            let (read, write) = (Some(&mut read_at), Some(&mut write_at));
+            match rustix::fs::copy_file_range(from, read, to, write, left.min(64 << 20)) {
+                Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    buffer.resize(1 << 20, 0);
+                    continue;
+                }
+                other => other?,
+            }
+        } else {
+            let count = left.min(buffer.len());
+            from.read_exact_at(&mut buffer[..count], read_at)?;
+            to.write_all_at(&buffer[..count], write_at)?;
+            read_at += count as u64;
+            write_at += count as u64;
+            count
+        };
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use firebuild_rootfs::unpack::{Skipped, export_dir};
 use firebuild_rootfs::walk::open_root;
 use firebuild_rootfs::{cpio, erofs, tar};
 
-use super::compress::squeeze;
+use super::compress::squeeze_whole;
 use super::dest::{StoppableContents, beside, cannot_write, path_of, stream};
 use super::{Compression, Dest, ExportError, ExportErrorKind, Packing};
 use crate::cancel::Cancel;
@@ -140,7 +140,7 @@ pub(super) fn write_initrd(
                 let skipped = cpio::write_tree(tree, contents, &mut writer)?;
                 Ok::<_, cpio::CpioError>(skipped)
             });
-            let squeezed = squeeze(reader, &mut &mut *out, packing);
+            let squeezed = squeeze_whole(reader, &mut &mut *out, packing);
             let made = maker
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));

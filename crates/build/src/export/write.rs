@@ -66,7 +66,7 @@ pub fn export(
             let chain = reproducible(store, image, cancel)?;
             let source = disk(store, &chain, image.min_size, cancel)?;
             if let Dest::Path(path) = &output.dest {
-                beside(path, |aside| copy_sparse(&source, aside, cancel))?;
+                beside(path, |aside| copy_sparse(&source, aside, path, cancel))?;
             }
         }
         OutputKind::Erofs => {

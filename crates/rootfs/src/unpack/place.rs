@@ -173,6 +173,7 @@ impl<'a> Place<'a> {
                 .open(content)
                 .map_err(|e| fail(UnpackErrorKind::Content, e))?,
         };
+        let contents = self.contents;
         let name = path::file_name(path);
         let parent = self.parent(path)?;
         let flags =
@@ -185,7 +186,7 @@ impl<'a> Place<'a> {
         .map_err(|e| fail(UnpackErrorKind::Create, e.into()))?;
         let file = file.expect("the file was opened");
         self.filler
-            .fill(&file, &opened, content.size)
+            .fill(&file, &opened, content.size, contents)
             .map_err(|failed| match failed {
                 Failed::Read(e) => fail(UnpackErrorKind::Content, e),
                 Failed::Write(e) => fail(UnpackErrorKind::Write, e),
