@@ -1,5 +1,7 @@
 //! Files that are made to cost: an error that says why or the right result, in bounded memory.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 
 use firebuild_dockerfile::{Dockerfile, IgnorePatterns, expand_word};
