@@ -129,6 +129,21 @@ fn cache() -> PathBuf {
     dir
 }
 
+/// What killed processes have left in a store. Sessions that ended in order and wait for the disk are no leftovers.
+///
+/// # Panics
+/// When `store` is no store.
+#[must_use]
+pub fn left_in_store(store: &Path) -> Vec<PathBuf> {
+    ["tmp", "sessions"]
+        .iter()
+        .flat_map(|name| fs_err::read_dir(store.join(name)).expect("a store has this directory"))
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_none_or(|end| end != "ended"))
+        .collect()
+}
+
 /// The distribution's cloud kernel package: `FIREBUILD_TEST_KERNEL_DEB`, or what `scripts/kernel` fetched.
 #[must_use]
 pub fn kernel_deb() -> Option<PathBuf> {

@@ -196,13 +196,6 @@ fn a_build_that_is_killed_loses_nothing_that_was_finished() {
     .unwrap();
     let done = home.build("t/x:1", &context).ok();
     assert!(done.err().matches("CACHED").count() >= 2, "{}", done.err());
-    let store = home.path().join("home/store");
-    for left in ["tmp", "sessions"] {
-        let names: Vec<_> = fs_err::read_dir(store.join(left))
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        assert!(names.is_empty(), "{names:?}");
-    }
+    let left = firebuild_e2e::left_in_store(&home.path().join("home/store"));
+    assert!(left.is_empty(), "{left:?}");
 }

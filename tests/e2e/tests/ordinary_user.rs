@@ -313,14 +313,8 @@ fn a_killed_build_leaves_nothing_that_its_user_cannot_remove() {
     .unwrap();
     let done = user.build("t/x:1", &context).ok();
     assert!(done.err().matches("CACHED").count() >= 2, "{}", done.err());
-    for left in ["tmp", "sessions"] {
-        let names: Vec<_> = fs_err::read_dir(user.store().join(left))
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        assert!(names.is_empty(), "{names:?}");
-    }
+    let left = firebuild_e2e::left_in_store(&user.store());
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(crate) struct RootfsArgs {
     /// The same behind its last instruction
     #[arg(long, value_name = "COMMAND")]
     pub(crate) post_build_command: Vec<String>,
-    /// Named context: NAME=DIR, an archive, docker-image://REF, oci-layout://PATH[:TAG][@DIGEST], or an address
+    /// Named context: NAME=DIR, an archive, docker-image://REF, oci-layout://PATH with :TAG or @DIGEST, or an address
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]

@@ -100,9 +100,10 @@ fn with_path(text: &str) -> Result<Option<Address>, String> {
             "{text:?} names a Dockerfile with :/PATH, so only a branch, tag or commit can follow the #"
         ));
     }
+    let names_a_directory = file.is_empty() || file.ends_with('/');
     let file = &crate::lower::join_dir("/", file)[1..];
     let (dir, name) = file.rsplit_once('/').unwrap_or(("", file));
-    if name.is_empty() {
+    if names_a_directory || name.is_empty() {
         return Err(format!("{text:?} names no Dockerfile after the colon"));
     }
     let git = GitRef {

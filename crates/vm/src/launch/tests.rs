@@ -127,8 +127,6 @@ fn the_last_words_of_a_vmm_are_told() {
 fn a_helper_that_fails_stops_the_launch() {
     let base = tempfile::tempdir().unwrap();
     let mut plan = plan("sleep 60");
-    let mark = base.path().join("started");
-    plan.processes[0].args[1] = format!("touch {}; sleep 60", mark.display());
     plan.descriptors = vec![Descriptor::Pipe {
         read: "ready.read".to_owned(),
         write: "ready".to_owned(),
@@ -151,7 +149,6 @@ fn a_helper_that_fails_stops_the_launch() {
         error.to_string(),
         "the network process /bin/sh ended with status 1\n  no such port"
     );
-    assert!(!mark.exists(), "the VMM was not started");
     assert_eq!(
         fs_err::read_dir(base.path()).unwrap().count(),
         0,

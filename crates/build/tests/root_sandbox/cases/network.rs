@@ -71,7 +71,8 @@ pub(crate) fn send_frames(arguments: &[String]) {
             break;
         }
     }
-    writeln!(std::io::stdout(), "sent {count} frames").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "sent {count} frames").unwrap();
 }
 
 const DISGUISES: [Ipv4Addr; 6] = [
