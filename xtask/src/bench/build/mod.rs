@@ -77,6 +77,7 @@ fn all(rounds: usize, work: &Path, builders: &[Builder], absent: &[String]) -> F
         "---|".repeat(names.len()),
     );
     let wanted = std::env::var("FIREBUILD_BENCH_SCENES").ok();
+    let mut unable = Vec::new();
     for scene in scene::all(work)? {
         if wanted
             .as_ref()
@@ -89,9 +90,26 @@ fn all(rounds: usize, work: &Path, builders: &[Builder], absent: &[String]) -> F
         for builder in builders {
             succeed(builder.build(&scene.base))?;
         }
+        let mut able = Vec::new();
+        for builder in builders {
+            let tried = succeed(builder.build(&scene.build));
+            if let Err(error) = &tried {
+                eprintln!("{} cannot build it: {error}", builder.name());
+                let said = error.to_string();
+                let last = said.lines().last().unwrap_or_default();
+                let last = last.split_once("Error: ").map_or(last, |(_, said)| said);
+                let last = last.rsplit(": ").next().unwrap_or_default();
+                unable.push(format!(
+                    "{} cannot build {}: it says {last:?}.",
+                    builder.name(),
+                    scene.title
+                ));
+            }
+            able.push(tried.is_ok());
+        }
         for change in scene.changes() {
             eprintln!("measuring: {}, {}", scene.title, change.title());
-            let row = measure(rounds, &scene, change, builders)?;
+            let row = measure(rounds, &scene, change, builders, &able)?;
             eprintln!("  {row}");
             writeln!(text, "| {}, {} | {row} |", scene.title, change.title())?;
         }
@@ -104,6 +122,9 @@ fn all(rounds: usize, work: &Path, builders: &[Builder], absent: &[String]) -> F
             )?;
         }
         fs_err::remove_dir_all(&scene.directory)?;
+    }
+    for line in &unable {
+        write!(text, "\n{line}\n")?;
     }
     text.push_str(
         "\nMemory is the largest sum of proportional set sizes (PSS), looked at every few milliseconds: \
@@ -124,10 +145,18 @@ fn machine(builders: &[Builder]) -> String {
 }
 
 /// One line of the table: the time and overhead of each builder, of the bare commands, and the ratios.
-fn measure(rounds: usize, scene: &Scene, change: Change, builders: &[Builder]) -> Fallible<String> {
+fn measure(
+    rounds: usize,
+    scene: &Scene,
+    change: Change,
+    builders: &[Builder],
+    able: &[bool],
+) -> Fallible<String> {
     let mut candidates: Vec<Candidate<'_>> = builders
         .iter()
-        .map(|builder| Candidate {
+        .zip(able)
+        .filter(|(_, able)| **able)
+        .map(|(builder, _)| Candidate {
             name: builder.name(),
             prepare: Box::new(move || {
                 if change == Change::Cold {
@@ -144,14 +173,18 @@ fn measure(rounds: usize, scene: &Scene, change: Change, builders: &[Builder]) -
         command: Box::new(move || scene.bare(change)),
     });
     let medians = alternate(rounds, &candidates)?;
-    let (bare, builders) = medians.split_last().ok_or("nothing was measured")?;
+    let (bare, measured) = medians.split_last().ok_or("nothing was measured")?;
     let over = |median: &Median| median.time.saturating_sub(bare.time);
-    let mut cells: Vec<String> = builders
+    let mut times = measured.iter();
+    let mut cells: Vec<String> = able
         .iter()
-        .map(|median| format!("{} ({})", shown(median.time), shown(over(median))))
+        .map(|able| match able.then(|| times.next()).flatten() {
+            Some(median) => format!("{} ({})", shown(median.time), shown(over(median))),
+            None => "fails".to_owned(),
+        })
         .collect();
     cells.push(shown(bare.time));
-    cells.push(match builders {
+    cells.push(match measured {
         [own, others @ ..] if !others.is_empty() => format!(
             "**{}** ({})",
             beside(own.time, others.iter().map(|median| median.time)),
