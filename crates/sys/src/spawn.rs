@@ -71,6 +71,56 @@ pub fn new_session(command: &mut Command) {
     unsafe { command.pre_exec(lead) };
 }
 
+/// Ties the life of the child that `command` starts to a descriptor: it gets one end of a pair of sockets as its standard
+/// input, and when the other end, which this gives, is closed (or the process that holds it dies, however it does), the
+/// kernel kills the child with `SIGKILL`.
+///
+/// The signal of [`confine`](crate::confine::confine) is forgotten when a process changes its user by itself; this one is
+/// not (`fcntl(2)`: `F_SETOWN`, `F_SETSIG`, `O_ASYNC`). It lasts through `execve`, as long as the program leaves its
+/// standard input alone, but not through a fork. Call it before `confine`: the sender's rights are those of the moment.
+///
+/// Nothing may ever be written to the end that is given: that would kill, too.
+///
+/// # Errors
+/// When the process has no descriptor left.
+pub fn tether(command: &mut Command) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    command.stdin(std::process::Stdio::from(theirs));
+    let tie = || {
+        // SAFETY: getpid has no effects and cannot fail.
+        let child = unsafe { libc::getpid() };
+        // SAFETY: takes numbers only.
+        check(unsafe { libc::fcntl(0, libc::F_SETOWN, child) })?;
+        // SAFETY: takes numbers only.
+        check(unsafe { libc::fcntl(0, F_SETSIG, libc::SIGKILL) })?;
+        // SAFETY: takes numbers only.
+        let flags = unsafe { libc::fcntl(0, libc::F_GETFL) };
+        check(flags)?;
+        // SAFETY: takes numbers only.
+        check(unsafe { libc::fcntl(0, libc::F_SETFL, flags | libc::O_ASYNC) })
+    };
+    // SAFETY: between fork and exec `tie` makes system calls only; `last_os_error` does not allocate.
+    unsafe { command.pre_exec(tie) };
+    Ok(ours)
+}
+
+/// `linux/fcntl.h` (`asm-generic`); the libc crate has it for some targets only.
+const F_SETSIG: libc::c_int = 10;
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
 /// Takes over a descriptor that the parent left open at a number that both know, and marks it closed on exec.
@@ -106,7 +156,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
 
-    use super::{pass_fds, take_inherited};
+    use super::{pass_fds, take_inherited, tether};
 
     fn pipe_with(text: &[u8]) -> OwnedFd {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -153,6 +203,28 @@ mod tests {
             command.spawn().unwrap_err().kind(),
             std::io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_tethered_child_dies_with_the_other_end() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut command = Command::new("sh");
+        // It has executed another program by then, and it says so.
+        command
+            .args(["-c", "exec sh -c 'echo there; exec sleep 60'"])
+            .stdout(Stdio::piped());
+        let end = tether(&mut command).unwrap();
+        let mut child = command.spawn().unwrap();
+        let mut there = [0; 6];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut there)
+            .unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        drop(end);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
     #[test]

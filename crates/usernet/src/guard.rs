@@ -30,10 +30,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::guest::GATEWAY_IPV4;
+use crate::meter::{Limit, Meter};
 
 mod handshake;
 
@@ -235,11 +236,20 @@ pub enum Framing {
     Packets,
 }
 
+/// How much may pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// From the guest.
+    pub from_guest: Limit,
+    /// To the guest.
+    pub to_guest: Limit,
+}
+
 /// Starts the guard in a thread of its own; it ends when either side closes.
 ///
 /// # Errors
 /// When the sockets cannot be made non-blocking or no thread can be had.
-pub fn spawn(guest: OwnedFd, network: OwnedFd) -> io::Result<JoinHandle<()>> {
+pub fn spawn(guest: OwnedFd, network: OwnedFd, limits: Limits) -> io::Result<JoinHandle<()>> {
     for side in [&guest, &network] {
         do_not_block(side)?;
     }
@@ -248,7 +258,7 @@ pub fn spawn(guest: OwnedFd, network: OwnedFd) -> io::Result<JoinHandle<()>> {
         .stack_size(128 * 1024)
         .spawn(move || {
             // A side that is gone is the ordinary end; the machine's owner sees the processes end and says why.
-            let _ = relay(&guest, Framing::Stream, &network);
+            let _ = relay(&guest, Framing::Stream, &network, limits);
         })
 }
 
@@ -279,11 +289,13 @@ struct Pipe {
     way: Way,
     from: Framing,
     to: Framing,
+    meter: Meter,
 }
 
 impl Pipe {
-    fn new(way: Way, from: Framing, to: Framing) -> Self {
+    fn new(way: Way, from: Framing, to: Framing, limit: Limit) -> Self {
         Self {
+            meter: Meter::new(limit, Instant::now()),
             buffer: Vec::with_capacity(BUFFER_BYTES),
             written: 0,
             cleared: 0,
@@ -377,6 +389,7 @@ impl Pipe {
             if end > self.buffer.len() {
                 break;
             }
+            self.meter.count(length as u64, 1);
             let frame = &mut self.buffer[read + LENGTH_BYTES..end];
             let passes = match self.way {
                 Way::FromGuest => {
@@ -450,22 +463,32 @@ impl Pipe {
 }
 
 /// Carries frames until a side closes.
-pub(crate) fn relay(guest: &OwnedFd, framing: Framing, network: &OwnedFd) -> io::Result<()> {
+pub(crate) fn relay(
+    guest: &OwnedFd,
+    framing: Framing,
+    network: &OwnedFd,
+    limits: Limits,
+) -> io::Result<()> {
     let mut guard = Guard::default();
-    let mut out = Pipe::new(Way::FromGuest, framing, Framing::Stream);
-    let mut back = Pipe::new(Way::ToGuest, Framing::Stream, framing);
+    let mut out = Pipe::new(Way::FromGuest, framing, Framing::Stream, limits.from_guest);
+    let mut back = Pipe::new(Way::ToGuest, Framing::Stream, framing, limits.to_guest);
     loop {
-        let wanted = |input: &Pipe, output: &Pipe| {
+        let now = Instant::now();
+        // A direction that has used up its share is not read; whoever sends there waits.
+        let [out_waits, back_waits] = [&mut out, &mut back].map(|pipe| pipe.meter.wait(now));
+        let wanted = |input: &Pipe, waits: bool, output: &Pipe| {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, input.wants_input());
+            flags.set(PollFlags::IN, input.wants_input() && !waits);
             flags.set(PollFlags::OUT, output.has_output());
             flags
         };
         let mut fds = [
-            PollFd::from_borrowed_fd(guest.as_fd(), wanted(&out, &back)),
-            PollFd::from_borrowed_fd(network.as_fd(), wanted(&back, &out)),
+            PollFd::from_borrowed_fd(guest.as_fd(), wanted(&out, out_waits.is_some(), &back)),
+            PollFd::from_borrowed_fd(network.as_fd(), wanted(&back, back_waits.is_some(), &out)),
         ];
-        match poll(&mut fds, None) {
+        let timeout = out_waits.into_iter().chain(back_waits).min();
+        let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

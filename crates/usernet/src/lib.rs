@@ -12,6 +12,7 @@
 pub mod guard;
 pub mod guest;
 pub mod host;
+pub mod meter;
 pub mod passt;
 pub mod publish;
 

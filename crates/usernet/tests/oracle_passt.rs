@@ -45,7 +45,12 @@ impl Passt {
         let (mut guest, mut theirs) = UnixStream::pair().unwrap();
         if guarded {
             let (outer, inner) = UnixStream::pair().unwrap();
-            guard::spawn(OwnedFd::from(theirs), OwnedFd::from(outer)).unwrap();
+            guard::spawn(
+                OwnedFd::from(theirs),
+                OwnedFd::from(outer),
+                guard::Limits::default(),
+            )
+            .unwrap();
             theirs = inner;
         }
         let mut command = Command::new(program);

@@ -6,6 +6,8 @@
 //! same program, accelerator and processor model as a real machine. It has [`LIMIT`], in a process of its own that has
 //! no privileges and dies with us.
 //!
+//! Where Firecracker is the VMM, the guest is a kernel ([`accel/pvh.S`](../accel/pvh.S)): [`probe_firecracker`].
+//!
 //! The answer of the guest is remembered in the state directory for this boot, kernel, processor and VMM. Whether the
 //! device may be opened is asked each time.
 
@@ -34,6 +36,12 @@ pub const LIMIT: Duration = Duration::from_secs(3);
 
 /// Name of the file in the state directory that holds the answer.
 pub const STATE_FILE: &str = "kvm-probe.json";
+/// The same for Firecracker.
+pub const STATE_FILE_FIRECRACKER: &str = "kvm-probe-firecracker.json";
+
+mod firecracker;
+
+pub use firecracker::probe_firecracker;
 
 const DEVICE: &str = "/dev/kvm";
 
@@ -67,26 +75,29 @@ pub fn probe(qemu: &Path, state_dir: &Path) -> KvmState {
         Ok(group) => group,
         Err(reason) => return KvmState::Unusable { reason },
     };
-    let host = host_key(qemu);
-    let file = state_dir.join(STATE_FILE);
-    let problem = match remembered(&file, &host) {
-        Some(problem) => problem,
-        None => {
-            let problem = run_guest_as_machine(qemu, group);
-            let record = Record {
-                format: RECORD_FORMAT,
-                host,
-                problem,
-            };
-            // Not remembered means asked again; that costs time, nothing else.
-            let _ = remember(&file, &record);
-            record.problem
-        }
-    };
+    let problem = answered(&state_dir.join(STATE_FILE), qemu, || {
+        run_guest_as_machine(qemu, group)
+    });
     match problem {
         None => KvmState::Works { group },
         Some(reason) => KvmState::Unusable { reason },
     }
+}
+
+/// The answer that the file holds for this VMM on this host; else that of `ask`, which is remembered.
+fn answered(file: &Path, vmm: &Path, ask: impl FnOnce() -> Option<String>) -> Option<String> {
+    let host = host_key(vmm);
+    if let Some(problem) = remembered(file, &host) {
+        return problem;
+    }
+    let record = Record {
+        format: RECORD_FORMAT,
+        host,
+        problem: ask(),
+    };
+    // Not remembered means asked again; that costs time, nothing else.
+    let _ = remember(file, &record);
+    record.problem
 }
 
 /// Who may open the device: a group that a machine has to be a member of, or nobody in particular.

@@ -34,8 +34,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+mod end;
 mod tasks;
 
+pub use end::ChannelEnd;
 pub use tasks::TaskFiles;
 
 /// Most bytes read or written in one turn of the owner's loop, so that no guest can keep it there.
@@ -46,6 +48,8 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Agent {
     connection: Option<OwnedFd>,
+    /// Where the guest will connect, until it has.
+    listener: Option<OwnedFd>,
     mux: Mux,
     buffer: Vec<u8>,
     phase: Phase,
@@ -166,11 +170,11 @@ impl Agent {
     ///
     /// # Errors
     /// When it cannot be made non-blocking.
-    pub fn new(channel: OwnedFd) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&channel)?;
-        rustix::fs::fcntl_setfl(&channel, flags | rustix::fs::OFlags::NONBLOCK)?;
+    pub fn new(channel: impl Into<ChannelEnd>) -> io::Result<Self> {
+        let (connection, listener) = channel.into().open()?;
         Ok(Self {
-            connection: Some(channel),
+            connection,
+            listener,
             mux: Mux::new(Role::Host, Limits::default()),
             buffer: vec![0; READ_BYTES],
             phase: Phase::New,
@@ -187,9 +191,19 @@ impl Agent {
     pub fn poll_fd(&self) -> Option<PollFd<'_>> {
         let mut wanted = PollFlags::IN;
         wanted.set(PollFlags::OUT, self.has_output && self.writable);
+        if let Some(listener) = &self.listener {
+            return Some(PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
+        }
         self.connection
             .as_ref()
             .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), wanted))
+    }
+
+    /// Nobody waits for the guest to connect any more: its VMM has ended. A guest that has connected is still heard.
+    pub fn vmm_ended(&mut self) {
+        // It may have connected at the last moment; what it sent counts.
+        let _ = self.accept();
+        self.listener = None;
     }
 
     /// Reads what the guest sent and writes what waits for it. Call it at every turn of the loop, and take the events
@@ -199,8 +213,21 @@ impl Agent {
     /// A guest that breaks the protocol, a connection that fails.
     pub fn pump(&mut self, unix_ns: Option<u64>) -> Result<(), AgentError> {
         self.unix_ns = unix_ns;
+        self.accept()?;
         self.read()?;
         self.write()
+    }
+
+    fn accept(&mut self) -> Result<(), AgentError> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        if let Some(connection) = end::accept(listener).map_err(AgentError::Io)? {
+            self.connection = Some(connection);
+            // There is one channel: who comes later finds nobody.
+            self.listener = None;
+        }
+        Ok(())
     }
 
     fn read(&mut self) -> Result<(), AgentError> {
@@ -281,7 +308,8 @@ impl Agent {
         {
             return Ok(Some(AgentEvent::Exited(record)));
         }
-        if self.connection.is_none() && self.output_taken() && !self.closed_told {
+        let open = self.connection.is_some() || self.listener.is_some();
+        if !open && self.output_taken() && !self.closed_told {
             self.closed_told = true;
             return Ok(Some(AgentEvent::Closed));
         }

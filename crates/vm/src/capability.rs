@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::hardware::HardwareSupport;
 use crate::spec::{KernelFormat, MachineType};
 
 /// What a backend can do on this host.
@@ -25,6 +26,8 @@ pub struct Capabilities {
     pub tcg: bool,
     /// User-mode networking.
     pub user_network: UserNetworking,
+    /// What it has beyond processors, memory and disks.
+    pub hardware: HardwareSupport,
 }
 
 /// Whether KVM can be used on this host.

@@ -3,6 +3,8 @@
 //! [`VmSpec::check`] refuses everything that can be refused without touching the host, with the name of the field. Only
 //! what it gives can be planned.
 
+mod hardware;
+
 use std::fmt;
 
 use crate::capability::{Capabilities, KvmState, UserNetworking};
@@ -95,6 +97,10 @@ pub enum CheckErrorKind {
     Accel,
     /// The machine model.
     Machine,
+    /// Something beyond processors, memory and disks.
+    Hardware,
+    /// The metadata document.
+    Metadata,
 }
 
 /// A spec that cannot run here.
@@ -156,6 +162,8 @@ impl VmSpec {
         self.check_disks(can)?;
         let mut notices = Vec::new();
         self.check_network(can, &mut notices)?;
+        hardware::check(&self, can)?;
+        self.check_mmds()?;
         let accel = self.choose_accel(can)?;
         let machine = self.choose_machine(can)?;
         Ok(CheckedSpec {
@@ -313,6 +321,16 @@ impl VmSpec {
             }
         }
         Ok(())
+    }
+
+    fn check_mmds(&self) -> Check {
+        match &self.mmds {
+            Some(mmds) if !mmds.document.is_object() => Err(CheckError::new(
+                CheckErrorKind::Metadata,
+                "the metadata document is not a JSON object",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn choose_accel(&self, can: &Capabilities) -> Result<CheckedAccel, CheckError> {

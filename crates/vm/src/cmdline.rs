@@ -42,10 +42,12 @@ pub enum CmdlineError {
         /// The argument.
         argument: String,
     },
-    /// More than [`MAX_BYTES`].
+    /// More than there is room for.
     TooLong {
         /// Length of the whole command line in bytes.
         bytes: usize,
+        /// How long it may be.
+        most: usize,
     },
 }
 
@@ -61,10 +63,10 @@ impl fmt::Display for CmdlineError {
                     "kernel argument {argument:?} is reserved: the guest init and the root file system depend on it"
                 )
             }
-            Self::TooLong { bytes } => {
+            Self::TooLong { bytes, most } => {
                 write!(
                     f,
-                    "kernel command line has {bytes} bytes, the kernel takes at most {MAX_BYTES}; give fewer arguments"
+                    "kernel command line has {bytes} bytes, it may have {most}; give fewer arguments"
                 )
             }
         }
@@ -117,6 +119,18 @@ pub fn check_argument(argument: &str) -> Result<(), CmdlineError> {
 /// # Errors
 /// As [`check_argument`]; a command line that is too long.
 pub fn merge(defaults: &[&str], arguments: &[String]) -> Result<String, CmdlineError> {
+    merge_within(defaults, arguments, MAX_BYTES)
+}
+
+/// The same for a VMM that adds words of its own and leaves room for `most` bytes.
+///
+/// # Errors
+/// As [`merge`].
+pub fn merge_within(
+    defaults: &[&str],
+    arguments: &[String],
+    most: usize,
+) -> Result<String, CmdlineError> {
     for argument in arguments {
         check_argument(argument)?;
     }
@@ -130,8 +144,11 @@ pub fn merge(defaults: &[&str], arguments: &[String]) -> Result<String, CmdlineE
         .chain(arguments.iter().map(String::as_str))
         .collect();
     let line = words.join(" ");
-    if line.len() > MAX_BYTES {
-        return Err(CmdlineError::TooLong { bytes: line.len() });
+    if line.len() > most {
+        return Err(CmdlineError::TooLong {
+            bytes: line.len(),
+            most,
+        });
     }
     Ok(line)
 }
@@ -233,7 +250,8 @@ mod tests {
         assert_eq!(
             merged(&[&"a".repeat(room + 1)]).unwrap_err(),
             CmdlineError::TooLong {
-                bytes: MAX_BYTES + 1
+                bytes: MAX_BYTES + 1,
+                most: MAX_BYTES,
             }
         );
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use firebuild_sys::confine::{Confinement, Credentials, confine};
 use firebuild_sys::{pidfd, spawn};
+use firebuild_usernet::meter::{Limit, Rate};
 use fs_err as fs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags};
@@ -23,14 +24,18 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use crate::agent::ChannelEnd;
 use crate::console::Console;
+use crate::hardware::{InterfaceLimits, RateLimiter, TokenBucket};
 use crate::machine::{Machine, Process};
 use crate::net::guard;
 use crate::net::ports::{PortError, check_free};
+use crate::places::PlaceError;
 use crate::plan::{
-    Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, INITRD, LaunchPlan,
-    PlannedFile, PlannedProcess, Role, RunAs,
+    Access, CHANNEL_HOST, CHANNEL_LISTENER, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD,
+    INITRD, LaunchPlan, PlannedFile, PlannedProcess, Role, RunAs,
 };
+use crate::remainder;
 use crate::run_dir::RunDir;
 use crate::spec::InitrdPart;
 
@@ -54,6 +59,8 @@ pub enum LaunchErrorKind {
     Write(PathBuf),
     /// A file cannot be opened.
     Open(PathBuf),
+    /// A place cannot be made.
+    Place,
     /// A file is not readable for the user that the machine runs as.
     NotReadable {
         /// The file.
@@ -79,6 +86,13 @@ pub enum LaunchErrorKind {
         /// The program.
         program: PathBuf,
     },
+    /// The VMM does not take a part of the machine.
+    Api {
+        /// The request.
+        request: String,
+        /// What the VMM and its log said, beside the source of the error.
+        words: String,
+    },
 }
 
 impl LaunchError {
@@ -100,6 +114,15 @@ impl LaunchError {
     }
 }
 
+impl From<PlaceError> for LaunchError {
+    fn from(source: PlaceError) -> Self {
+        Self {
+            kind: LaunchErrorKind::Place,
+            source: Some(Box::new(source)),
+        }
+    }
+}
+
 impl From<PortError> for LaunchError {
     fn from(source: PortError) -> Self {
         Self {
@@ -113,6 +136,13 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             LaunchErrorKind::Port => f.write_str("cannot start the machine"),
+            LaunchErrorKind::Place => f.write_str("cannot make what the machine needs"),
+            LaunchErrorKind::Api { request, words } if words.is_empty() => {
+                write!(f, "the VMM did not do {request}")
+            }
+            LaunchErrorKind::Api { request, words } => {
+                write!(f, "the VMM did not do {request}\n  {words}")
+            }
             LaunchErrorKind::Write(path) => write!(f, "cannot write {}", path.display()),
             LaunchErrorKind::Open(path) => write!(f, "cannot open {}", path.display()),
             LaunchErrorKind::NotReadable { path, uid } => write!(
@@ -155,7 +185,7 @@ impl std::error::Error for LaunchError {
 /// The first step that fails; everything done before it is undone.
 pub fn launch(plan: &LaunchPlan, dir: RunDir) -> Result<Machine, LaunchError> {
     check_free(&plan.ports)?;
-    let mut machine = Machine::new(plan.id.clone(), dir);
+    let mut machine = Machine::new(plan.id.clone(), plan.backend.clone(), dir);
     let started = start(plan, &mut machine);
     match started {
         Ok(()) => Ok(machine),
@@ -168,9 +198,18 @@ pub fn launch(plan: &LaunchPlan, dir: RunDir) -> Result<Machine, LaunchError> {
 }
 
 fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
+    if let Some(dir) = machine.run_dir() {
+        let path = dir.path().to_owned();
+        remainder::record(&path, &plan.remainders)
+            .map_err(|source| LaunchError::io(LaunchErrorKind::Write(path), source))?;
+    }
+    machine.set_remainders(plan.remainders.clone());
     for file in &plan.files {
         write_file(file)?;
         machine.remove_at_end(file.path.clone());
+    }
+    for place in &plan.places {
+        place.make()?;
     }
     let user = plan
         .processes
@@ -180,7 +219,7 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
     for guard in &plan.guards {
         let guest = descriptors.take(&guard.guest)?;
         let network = descriptors.take(&guard.network)?;
-        let thread = guard::spawn(guest, network).map_err(|source| {
+        let thread = guard::spawn(guest, network, limits(&guard.limits)).map_err(|source| {
             LaunchError::io(LaunchErrorKind::Descriptor(guard.guest.clone()), source)
         })?;
         machine.add_guard(thread);
@@ -195,7 +234,12 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
         })?;
         machine.set_console(console);
     }
-    machine.set_channel(descriptors.take_if_there(CHANNEL_HOST));
+    machine.set_channel(match descriptors.take_if_there(CHANNEL_LISTENER) {
+        Some(listener) => Some(ChannelEnd::Listening(listener)),
+        None => descriptors
+            .take_if_there(CHANNEL_HOST)
+            .map(ChannelEnd::Connected),
+    });
     machine.set_control(descriptors.take_if_there(CONTROL_HOST));
     if let Some(memory) = descriptors.get(INITRD) {
         let kept = memory.try_clone();
@@ -215,7 +259,31 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
     for (planned, index, ready) in awaited {
         wait_ready(planned, machine, index, &ready)?;
     }
+    if let Some(api) = &plan.api {
+        let connection = api::configure(api, plan, machine)?;
+        machine.set_control(Some(connection));
+    }
     Ok(())
+}
+
+/// What the guard of a connection lets pass.
+fn limits(wanted: &InterfaceLimits) -> guard::Limits {
+    let rate = |bucket: TokenBucket| Rate {
+        size: bucket.size,
+        refill: Duration::from_millis(bucket.refill_time),
+        burst: bucket.one_time_burst.unwrap_or(0),
+    };
+    let limit = |limiter: &Option<RateLimiter>| {
+        let limiter = limiter.clone().unwrap_or_default();
+        Limit {
+            bytes: limiter.bandwidth.map(rate),
+            frames: limiter.ops.map(rate),
+        }
+    };
+    guard::Limits {
+        from_guest: limit(&wanted.tx),
+        to_guest: limit(&wanted.rx),
+    }
 }
 
 fn write_file(file: &PlannedFile) -> Result<(), LaunchError> {
@@ -268,6 +336,27 @@ impl Descriptors {
                     }
                     made.insert(read.clone(), one);
                     made.insert(write.clone(), other);
+                }
+                Descriptor::File {
+                    name,
+                    path,
+                    parts,
+                    owner,
+                } => {
+                    made.insert(name.clone(), paths::file(name, path, parts, *owner)?);
+                }
+                Descriptor::NamedPipe {
+                    write,
+                    read,
+                    path,
+                    owner,
+                } => {
+                    let (one, other) = paths::named_pipe(read, path, *owner)?;
+                    made.insert(read.clone(), one);
+                    made.insert(write.clone(), other);
+                }
+                Descriptor::Listener { name, path, owner } => {
+                    made.insert(name.clone(), paths::listener(name, path, *owner)?);
                 }
             }
         }
@@ -346,13 +435,26 @@ fn fill_memory(
     let fd =
         rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(|e| failed(name, e.into()))?;
     let mut memory = std::fs::File::from(fd);
+    fill(&mut memory, name, parts)?;
+    memory
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| failed(name, e))?;
+    let fd = OwnedFd::from(memory);
+    if let Some(user) = user {
+        give_to(&fd, user).map_err(|e| failed(name, e))?;
+    }
+    Ok(fd)
+}
+
+/// Writes archives one after the other.
+fn fill(memory: &mut std::fs::File, name: &str, parts: &[InitrdPart]) -> Result<(), LaunchError> {
     for part in parts {
         match part {
             InitrdPart::File { path } => {
                 let opened = fs::File::open(path);
                 let mut file =
                     opened.map_err(|e| LaunchError::io(LaunchErrorKind::Open(path.clone()), e))?;
-                io::copy(&mut file, &mut memory).map_err(|e| failed(name, e))?;
+                io::copy(&mut file, memory).map_err(|e| failed(name, e))?;
             }
             InitrdPart::Private { contents, .. } => {
                 memory
@@ -367,15 +469,7 @@ fn fill_memory(
             .write_all(&[0; 4][..padding])
             .map_err(|e| failed(name, e))?;
     }
-    memory.rewind().map_err(|e| failed(name, e))?;
-    memory
-        .set_permissions(std::fs::Permissions::from_mode(0o600))
-        .map_err(|e| failed(name, e))?;
-    let fd = OwnedFd::from(memory);
-    if let Some(user) = user {
-        give_to(&fd, user).map_err(|e| failed(name, e))?;
-    }
-    Ok(fd)
+    memory.rewind().map_err(|e| failed(name, e))
 }
 
 fn give_to(fd: &OwnedFd, user: &RunAs) -> io::Result<()> {
@@ -390,8 +484,14 @@ fn start_process(
 ) -> Result<Process, LaunchError> {
     let spawn_failed =
         |source| LaunchError::io(LaunchErrorKind::Spawn(planned.program.clone()), source);
-    let (log, log_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| spawn_failed(e.into()))?;
-    let log_end_too = log_end.try_clone().map_err(spawn_failed)?;
+    let (log, log_end) = match &planned.log {
+        Some(log) => (descriptors.take(&log.read)?, descriptors.take(&log.write)?),
+        None => pipe_with(PipeFlags::CLOEXEC).map_err(|e| spawn_failed(e.into()))?,
+    };
+    let stdout = match &planned.stdout {
+        Some(name) => descriptors.take(name)?,
+        None => log_end.try_clone().map_err(spawn_failed)?,
+    };
     let mut fds = Vec::with_capacity(planned.fds.len());
     for inherited in &planned.fds {
         fds.push((descriptors.take(&inherited.name)?, inherited.number));
@@ -411,8 +511,13 @@ fn start_process(
         .current_dir(&planned.cwd);
     command
         .stdin(Stdio::null())
-        .stdout(Stdio::from(log_end))
-        .stderr(Stdio::from(log_end_too));
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(log_end));
+    let tether = planned
+        .tethered
+        .then(|| spawn::tether(&mut command))
+        .transpose()
+        .map_err(spawn_failed)?;
     spawn::pass_fds(&mut command, fds).map_err(spawn_failed)?;
     // No Ctrl+C of a terminal: the machine's owner decides what it means.
     spawn::new_session(&mut command);
@@ -434,7 +539,7 @@ fn start_process(
     let pid = Pid::from_child(&child);
     // Nobody but this process reaps the child, so the number cannot have become another process.
     let pidfd = pidfd::open(pid).map_err(spawn_failed)?;
-    Process::new(planned.role, pid, pidfd, log).map_err(spawn_failed)
+    Process::new(planned.role, pid, pidfd, log, tether).map_err(spawn_failed)
 }
 
 /// Waits until the process writes to its ready pipe, ends, or takes too long.
@@ -484,6 +589,9 @@ fn wait_ready(
         }
     }
 }
+
+mod api;
+mod paths;
 
 #[cfg(test)]
 mod tests;

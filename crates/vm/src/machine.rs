@@ -27,8 +27,11 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
+use crate::agent::ChannelEnd;
+use crate::backend::exit_reason;
 use crate::console::Console;
 use crate::plan::Role;
+use crate::remainder::Remainder;
 use crate::run_dir::RunDir;
 use crate::tail::Tail;
 
@@ -47,10 +50,13 @@ pub struct Machine {
     processes: Vec<Process>,
     guards: Vec<JoinHandle<()>>,
     console: Option<Console>,
-    channel: Option<OwnedFd>,
+    channel: Option<ChannelEnd>,
     control: Option<OwnedFd>,
     initrd: Option<OwnedFd>,
     files: Vec<PathBuf>,
+    remainders: Vec<Remainder>,
+    /// Name of the backend that planned it.
+    backend: String,
     killed: bool,
 }
 
@@ -68,6 +74,8 @@ pub enum MachineState {
 pub struct MachineEnd {
     /// How the VMM ended; `None` if it never ran.
     pub exit: Option<Exit>,
+    /// What that means, where the VMM's documentation gives its exit codes a meaning.
+    pub reason: Option<&'static str>,
     /// Whether this program ended it.
     pub killed: bool,
     /// What the VMM and its helpers said last, a line each, after `role: `.
@@ -86,7 +94,10 @@ impl MachineEnd {
             None => "the VMM never ran".to_owned(),
             Some(_) if self.killed => "the machine was killed".to_owned(),
             Some(Exit::Code(0)) => "the guest restarted or powered off without a report".to_owned(),
-            Some(exit) => format!("the VMM {}", exit_words(exit)),
+            Some(exit) => {
+                let reason = self.reason.map(|reason| format!(": {reason}"));
+                format!("the VMM {}{}", exit_words(exit), reason.unwrap_or_default())
+            }
         };
         for line in &self.log {
             words.push_str("\n  ");
@@ -104,7 +115,10 @@ pub struct CleanupError {
 }
 
 impl CleanupError {
-    fn new(what: String, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn new(
+        what: String,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self {
             what,
             source: source.into(),
@@ -125,9 +139,10 @@ impl std::error::Error for CleanupError {
 }
 
 impl Machine {
-    pub(crate) fn new(id: String, dir: RunDir) -> Self {
+    pub(crate) fn new(id: String, backend: String, dir: RunDir) -> Self {
         Self {
             id,
+            backend,
             dir: Some(dir),
             processes: Vec::new(),
             guards: Vec::new(),
@@ -136,12 +151,17 @@ impl Machine {
             control: None,
             initrd: None,
             files: Vec::new(),
+            remainders: Vec::new(),
             killed: false,
         }
     }
 
     pub(crate) fn remove_at_end(&mut self, path: PathBuf) {
         self.files.push(path);
+    }
+
+    pub(crate) fn set_remainders(&mut self, remainders: Vec<Remainder>) {
+        self.remainders = remainders;
     }
 
     pub(crate) fn add_guard(&mut self, guard: JoinHandle<()>) {
@@ -152,7 +172,7 @@ impl Machine {
         self.console = Some(console);
     }
 
-    pub(crate) fn set_channel(&mut self, channel: Option<OwnedFd>) {
+    pub(crate) fn set_channel(&mut self, channel: Option<ChannelEnd>) {
         self.channel = channel;
     }
 
@@ -173,14 +193,34 @@ impl Machine {
     pub(crate) fn process_ended(&mut self, index: usize) -> Option<String> {
         let process = self.processes.get_mut(index)?;
         process.pump();
+        let backend = &self.backend;
         process.exit.map(|exit| {
             let mut words = exit_words(exit);
+            if let Exit::Code(code) = exit
+                && let Some(reason) = exit_reason(backend, code)
+            {
+                words.push_str(": ");
+                words.push_str(reason);
+            }
             for line in process.log.lines(LOG_LINES) {
                 words.push_str("\n  ");
                 words.push_str(&line);
             }
             words
         })
+    }
+
+    /// What the VMM said last, for an error about it.
+    pub(crate) fn vmm_words(&mut self) -> String {
+        let vmm = self
+            .processes
+            .iter_mut()
+            .find(|process| process.role == Role::Vmm);
+        let Some(process) = vmm else {
+            return String::new();
+        };
+        process.pump();
+        process.log.lines(LOG_LINES).join("\n  ")
     }
 
     /// Its name.
@@ -217,7 +257,7 @@ impl Machine {
     }
 
     /// The host's end of the guest channel, once; for the agent.
-    pub fn take_channel(&mut self) -> Option<OwnedFd> {
+    pub fn take_channel(&mut self) -> Option<ChannelEnd> {
         self.channel.take()
     }
 
@@ -351,8 +391,13 @@ impl Machine {
         let exit = self.vmm().and_then(|process| process.exit);
         let killed = self.killed;
         self.release(&mut cleanup);
+        let reason = match exit {
+            Some(Exit::Code(code)) => exit_reason(&self.backend, code),
+            _ => None,
+        };
         MachineEnd {
             exit,
+            reason,
             killed,
             log,
             console: console_lines,
@@ -396,7 +441,18 @@ impl Machine {
                 errors.push(CleanupError::new(path.display().to_string(), error));
             }
         }
-        if let Some(dir) = self.dir.take() {
+        let mut all_gone = true;
+        for remainder in self.remainders.drain(..) {
+            if let Err(error) = remainder.remove() {
+                all_gone = false;
+                errors.push(CleanupError::new(
+                    remainder.path().display().to_string(),
+                    error,
+                ));
+            }
+        }
+        // A run dir that lists what is still there is kept for `purge` and the next start, which try again.
+        if let Some(dir) = self.dir.take().filter(|_| all_gone) {
             let path = dir.path().display().to_string();
             if let Err(error) = dir.remove() {
                 errors.push(CleanupError::new(path, error));
@@ -437,10 +493,18 @@ pub(crate) struct Process {
     output: Option<OwnedFd>,
     log: Tail,
     exit: Option<Exit>,
+    /// What kills it when this process dies ([`firebuild_sys::spawn::tether`]).
+    _tether: Option<OwnedFd>,
 }
 
 impl Process {
-    pub(crate) fn new(role: Role, pid: Pid, pidfd: OwnedFd, output: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(
+        role: Role,
+        pid: Pid,
+        pidfd: OwnedFd,
+        output: OwnedFd,
+        tether: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&output)?;
         rustix::fs::fcntl_setfl(&output, flags | rustix::fs::OFlags::NONBLOCK)?;
         Ok(Self {
@@ -450,6 +514,7 @@ impl Process {
             output: Some(output),
             log: Tail::new(LOG_BYTES),
             exit: None,
+            _tether: tether,
         })
     }
 

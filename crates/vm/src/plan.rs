@@ -5,14 +5,19 @@
 //! will see them, so that the command line in the text is the command line that runs.
 //!
 //! ```text
-//! ports free? ▸ files written ▸ descriptors opened ▸ guards ▸ processes started, in order ▸ Machine
+//! ports free? ▸ remainders recorded ▸ files written ▸ places made ▸ descriptors opened ▸ guards ▸ processes started, in order
+//!             ▸ the VMM told over its API, where it has one ▸ Machine
 //! ```
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::hardware::InterfaceLimits;
+use crate::places::{Owner, Place};
+use crate::remainder::Remainder;
 use crate::spec::{ConsoleLog, InitrdPart, PortPublish};
 
 /// Version of the text form of [`LaunchPlan`].
@@ -20,6 +25,8 @@ pub const PLAN_FORMAT: u32 = 1;
 
 /// Name of the host's end of the guest channel.
 pub const CHANNEL_HOST: &str = "channel.host";
+/// Name of the socket on which the host waits for the guest to open its channel.
+pub const CHANNEL_LISTENER: &str = "channel.listener";
 /// Name of the host's end of the VMM's control connection.
 pub const CONTROL_HOST: &str = "control.host";
 /// Name of the host's end of the guest's serial console.
@@ -31,7 +38,7 @@ pub const INITRD: &str = "initrd";
 pub const FIRST_FD: i32 = 3;
 
 /// Everything that has to be done to start one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaunchPlan {
     /// Version of this text form: [`PLAN_FORMAT`].
     pub format: u32,
@@ -42,9 +49,15 @@ pub struct LaunchPlan {
     /// Ports of the host that must be free before anything starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortPublish>,
+    /// What the machine makes outside of its run dir; recorded there before anything is made, removed with the machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remainders: Vec<Remainder>,
     /// Files to write first, in this order; removed with the machine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PlannedFile>,
+    /// Directories, mounts and links to make next, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     /// Descriptors to open, in this order.
     pub descriptors: Vec<Descriptor>,
     /// Connections whose frames the launcher looks at on their way; see [`firebuild_usernet::guard`].
@@ -52,6 +65,9 @@ pub struct LaunchPlan {
     pub guards: Vec<Guard>,
     /// Processes to start, in this order.
     pub processes: Vec<PlannedProcess>,
+    /// What the VMM is told once it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<PlannedApi>,
     /// Where the console goes.
     pub console: ConsoleLog,
     /// Things that people should be told once.
@@ -120,6 +136,44 @@ pub enum Descriptor {
         /// Name of the end to write to.
         write: String,
     },
+    /// A new file with these parts one after the other, for a process that opens it by its path; in memory if it lies
+    /// in a place that is.
+    File {
+        /// Name inside the plan.
+        name: String,
+        /// Where; must not exist yet.
+        #[serde(serialize_with = "crate::text::path")]
+        path: PathBuf,
+        /// Content.
+        parts: Vec<InitrdPart>,
+        /// Who may read it; `None` is the launcher's user. Nobody else.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
+    },
+    /// A named pipe, for a process that opens it by its path. The launcher reads what is written there.
+    NamedPipe {
+        /// Name of the end to write to.
+        write: String,
+        /// Name of the end to read from.
+        read: String,
+        /// Where; must not exist yet.
+        #[serde(serialize_with = "crate::text::path")]
+        path: PathBuf,
+        /// Who may open it; `None` is the launcher's user. Nobody else.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
+    },
+    /// A Unix stream socket that listens for one connection.
+    Listener {
+        /// Name inside the plan.
+        name: String,
+        /// Where; must not exist yet.
+        #[serde(serialize_with = "crate::text::path")]
+        path: PathBuf,
+        /// Who may connect; `None` is the launcher's user. Nobody else.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
+    },
 }
 
 /// How a file is opened.
@@ -139,6 +193,9 @@ pub struct Guard {
     pub guest: String,
     /// Descriptor name of the end that leads to the network.
     pub network: String,
+    /// How much may pass.
+    #[serde(skip_serializing_if = "InterfaceLimits::is_none")]
+    pub limits: InterfaceLimits,
 }
 
 /// A process to start.
@@ -164,9 +221,29 @@ pub struct PlannedProcess {
     pub bind_low_ports: bool,
     /// Descriptors it inherits; it gets no other ones but the standard streams.
     pub fds: Vec<InheritedFd>,
+    /// Descriptor name of its standard output; `None` for its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+    /// The pipe whose one end is its standard error and whose other end the launcher reads; `None` for a pipe without a
+    /// name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<ProcessLog>,
+    /// Whether it changes its user by itself, by which the kernel forgets that it shall die with its launcher: then its
+    /// standard input is a tether ([`firebuild_sys::spawn::tether`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tethered: bool,
     /// Descriptor name of a pipe of the launcher: the process is ready when a byte arrives on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
+}
+
+/// The pipe of a process's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessLog {
+    /// Descriptor name of the end to read from.
+    pub read: String,
+    /// Descriptor name of the end to write to.
+    pub write: String,
 }
 
 /// What a process is for.
@@ -188,6 +265,27 @@ impl std::fmt::Display for Role {
     }
 }
 
+/// What the VMM is told over its API, before the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedApi {
+    /// The VMM's socket, as the launcher sees it. The connection is the control connection afterwards.
+    #[serde(serialize_with = "crate::text::path")]
+    pub socket: PathBuf,
+    /// Requests, in this order; each has to succeed.
+    pub requests: Vec<PlannedRequest>,
+}
+
+/// A request of HTTP with a JSON body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedRequest {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The body.
+    pub body: Value,
+}
+
 /// A descriptor as one process sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InheritedFd {
@@ -195,6 +293,14 @@ pub struct InheritedFd {
     pub number: i32,
     /// Its name in the plan.
     pub name: String,
+}
+
+/// The environment that processes get: nothing of the launcher's.
+pub(crate) fn plain_environment() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("LC_ALL".to_owned(), "C".to_owned()),
+        ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+    ])
 }
 
 impl LaunchPlan {

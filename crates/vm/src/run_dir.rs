@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
+use crate::remainder;
 use crate::uid::{UidError, UidLease};
 
 /// Longest path of a Unix socket in bytes: `sun_path` of `sockaddr_un` is 108 with its final NUL (`unix(7)`).
@@ -273,7 +274,10 @@ pub fn reclaim(path: &Path) -> Result<(), RunDirError> {
         Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error),
     };
-    let removed = remove_all(path);
+    // What is listed in it goes first; as long as something is left of that, the list is kept.
+    let removed = remainder::remove_recorded(path)
+        .map_err(|source| RunDirError::io(path, source))
+        .and_then(|()| remove_all(path));
     drop(held);
     removed
 }

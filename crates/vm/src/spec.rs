@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::hardware::{DiskSettings, Hardware};
+use firebuild_guest_proto::MacAddress;
 pub use firebuild_guest_proto::{ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL};
 pub use firebuild_usernet::publish::{PortPublish, Protocol};
 
@@ -51,6 +53,33 @@ pub struct VmSpec {
     /// Which machine model is wanted.
     #[serde(default)]
     pub machine: MachineType,
+    /// What it has beyond processors, memory and disks.
+    #[serde(default, skip_serializing_if = "Hardware::is_plain")]
+    pub hardware: Hardware,
+    /// The document that the guest finds at 169.254.169.254.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmds: Option<MmdsSpec>,
+}
+
+/// The metadata service of a guest (Firecracker's MMDS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MmdsSpec {
+    /// How the guest asks.
+    #[serde(default)]
+    pub version: MmdsVersion,
+    /// What it finds: a JSON object.
+    pub document: serde_json::Value,
+}
+
+/// How a guest asks its metadata service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MmdsVersion {
+    /// By plain GETs; deprecated by Firecracker.
+    V1,
+    /// With a token that a PUT gives.
+    #[default]
+    V2,
 }
 
 /// A kernel image on the host.
@@ -62,6 +91,9 @@ pub struct Kernel {
     pub path: PathBuf,
     /// What kind of image it is.
     pub format: KernelFormat,
+    /// Whether the guest needs no module of it: everything is built in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub builtin: bool,
 }
 
 /// The container format of a kernel image.
@@ -152,8 +184,12 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest may only read. A read-only image may be shared by any number of machines.
     pub read_only: bool,
-    /// What the guest sees in `/sys/block/*/serial`: 1 to 20 characters of `A-Z a-z 0-9 . _ -`.
+    /// What the guest sees in `/sys/block/*/serial`: 1 to 20 characters of `A-Z a-z 0-9 . _ -`. Firecracker shows
+    /// numbers of the file in its place: there a guest finds its disks by their order.
     pub serial: String,
+    /// How the host does its work.
+    #[serde(default, skip_serializing_if = "DiskSettings::is_plain")]
+    pub settings: DiskSettings,
 }
 
 /// How the guest reaches the network.
@@ -165,12 +201,37 @@ pub enum Network {
     None,
     /// User-mode networking: needs no root and no set-up.
     User(UserNetwork),
+    /// A tap on a private bridge of the host, behind NAT: needs root. See `docs/design/0004-bridge-network.md`.
+    Bridge(BridgeNetwork),
 }
 
 /// User-mode networking. See `docs/design/0001-user-network.md`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserNetwork {
+    /// Ports of the host that lead to ports of the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<PortPublish>,
+}
+
+/// The guest's end of a private bridge. `net::bridge` makes the tap, the bridge and their rules
+/// before the machine is planned, and takes them away after its end; a backend only opens the tap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeNetwork {
+    /// Name of the tap on the host: 1 to 15 characters of `A-Z a-z 0-9 . _ -`. It belongs to the user that the machine
+    /// runs as.
+    pub tap: String,
+    /// Hardware address of the guest's interface.
+    pub mac: MacAddress,
+    /// Network namespace of the host that the tap is in, by a path as of `ip-netns(8)`; `None` is the one that the
+    /// launcher is in.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::text::maybe_path"
+    )]
+    pub netns: Option<PathBuf>,
     /// Ports of the host that lead to ports of the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<PortPublish>,

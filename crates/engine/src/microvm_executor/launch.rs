@@ -10,8 +10,8 @@ use firebuild_vm::net::guest::guest_network;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::run_dir::reclaim;
 use firebuild_vm::spec::{
-    ConsoleLog, Disk, Kernel as SpecKernel, KernelFormat, Network, ROOT_DISK_SERIAL,
-    SCRATCH_DISK_SERIAL, SPEC_FORMAT, UserNetwork, VmSpec,
+    ConsoleLog, Disk, DiskSettings, Hardware, Kernel as SpecKernel, KernelFormat, Network,
+    ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT, UserNetwork, VmSpec,
 };
 use firebuild_vm::{Agent, Machine, RunDir, launch};
 
@@ -154,6 +154,7 @@ impl Wanted {
             path: path.to_owned(),
             read_only,
             serial: serial.to_owned(),
+            settings: DiskSettings::default(),
         };
         let mut disks = Vec::new();
         if let Some(image) = &self.image {
@@ -176,6 +177,7 @@ impl Wanted {
                 } else {
                     KernelFormat::Elf
                 },
+                builtin: false,
             },
             initrd: Vec::new(),
             kernel_args: self.options.kernel_args.clone(),
@@ -190,6 +192,8 @@ impl Wanted {
             console: ConsoleLog::default(),
             accel: self.options.accel,
             machine: firebuild_vm::spec::MachineType::Auto,
+            hardware: Hardware::default(),
+            mmds: None,
         }
     }
 

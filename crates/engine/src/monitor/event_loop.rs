@@ -131,6 +131,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             if state == MachineState::Ended {
                 // What it sent before its end is still to be read; then the connection says so.
                 self.deadline = None;
+                self.agent.vmm_ended();
             }
             self.channel();
             self.input();

@@ -9,8 +9,8 @@ use firebuild_store::Store;
 use firebuild_vm::net::guest::{GUEST_MAC, guest_network};
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
-    ConsoleLog, Disk, KernelFormat, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT,
-    UserNetwork, VmSpec,
+    ConsoleLog, Disk, DiskSettings, Hardware, KernelFormat, Network, ROOT_DISK_SERIAL,
+    SCRATCH_DISK_SERIAL, SPEC_FORMAT, UserNetwork, VmSpec,
 };
 use jiff::Timestamp;
 
@@ -287,6 +287,7 @@ fn spec(
         path: dir.join(name),
         read_only: false,
         serial: serial.to_owned(),
+        settings: DiskSettings::default(),
     };
     let disks = if overlay {
         vec![
@@ -294,6 +295,7 @@ fn spec(
                 path: image.path.clone(),
                 read_only: true,
                 serial: ROOT_DISK_SERIAL.to_owned(),
+                settings: DiskSettings::default(),
             },
             own(RECORDS.scratch, SCRATCH_DISK_SERIAL),
         ]
@@ -312,6 +314,7 @@ fn spec(
             } else {
                 KernelFormat::Elf
             },
+            builtin: false,
         },
         // Made by whoever launches: it holds secrets.
         initrd: Vec::new(),
@@ -329,6 +332,8 @@ fn spec(
         },
         accel: request.accel,
         machine: request.machine,
+        hardware: Hardware::default(),
+        mmds: None,
     }
 }
 

@@ -4,13 +4,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, MAX_ANSWERS, MAX_FRAME_BYTES, spawn};
+use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, Limits, MAX_ANSWERS, MAX_FRAME_BYTES, spawn};
 
 /// The guest's end and passt's end of a guarded connection.
 fn guarded() -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
     let (guest, inner) = UnixStream::pair().unwrap();
     let (outer, network) = UnixStream::pair().unwrap();
-    let thread = spawn(OwnedFd::from(inner), OwnedFd::from(outer)).unwrap();
+    let thread = spawn(
+        OwnedFd::from(inner),
+        OwnedFd::from(outer),
+        Limits::default(),
+    )
+    .unwrap();
     for end in [&guest, &network] {
         end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     }

@@ -30,6 +30,56 @@ fn the_guest_comes_through_where_the_processor_is_real() {
 }
 
 #[test]
+fn the_kernel_among_the_guests_comes_through_too() {
+    let Some(qemu) = qemu("the_kernel_among_the_guests_comes_through_too") else {
+        return;
+    };
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/accel/pvh.elf");
+    let output = std::process::Command::new(qemu)
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-m",
+            "32",
+        ])
+        .args([
+            "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-serial", "stdio",
+        ])
+        .arg("-kernel")
+        .arg(guest)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "<*>", "{output:?}");
+}
+
+#[test]
+fn a_firecracker_that_fails_or_lies_is_a_reason() {
+    let reason = super::firecracker::run_guest(Path::new("/no/such/vmm"), None).unwrap_err();
+    assert!(reason.contains("cannot be started"), "{reason}");
+    let dir = tempfile::tempdir().unwrap();
+    let fake = |script: &str| {
+        let path = dir.path().join("firecracker");
+        fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        super::firecracker::run_guest(&path, None)
+    };
+    fake("echo '<*>'").unwrap();
+    assert_eq!(
+        fake("exit 0").unwrap_err(),
+        "a test guest crashed on its way to user mode"
+    );
+    let reason = fake("echo 'no kvm' >&2; exit 1").unwrap_err();
+    assert_eq!(
+        reason,
+        "Firecracker ended with status 1 while it ran a test guest (no kvm)"
+    );
+    assert!(fake("exec sleep 60").unwrap_err().contains("within 3 s"));
+}
+
+#[test]
 fn a_vmm_that_fails_or_hangs_is_a_reason() {
     let reason = run_guest(Path::new("/no/such/vmm"), &[], None).unwrap_err();
     assert!(reason.contains("cannot be started"), "{reason}");

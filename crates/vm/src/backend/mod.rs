@@ -1,7 +1,9 @@
 //! The VMMs that can be driven: a pure planner and a control client each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use crate::capability::Capabilities;
 use crate::check::CheckedSpec;
@@ -9,6 +11,7 @@ use crate::cmdline::CmdlineError;
 use crate::plan::LaunchPlan;
 use crate::run_dir::RunDir;
 
+pub mod firecracker;
 pub mod qemu;
 
 /// A virtual machine monitor we can drive. Planning is pure; launching is shared by all backends.
@@ -23,7 +26,7 @@ pub trait Backend: Send + Sync {
     /// The exact processes, files and descriptors that [`launch`](crate::launch::launch) will use.
     ///
     /// # Errors
-    /// A kernel command line that gets too long.
+    /// A kernel command line or the path of a socket that gets too long.
     fn plan(&self, spec: &CheckedSpec, dir: &RunDir) -> Result<LaunchPlan, PlanError>;
 
     /// Takes over the control connection of a launched machine ([`Machine::take_control`](crate::Machine::take_control)).
@@ -54,18 +57,54 @@ pub trait Control: Send + fmt::Debug {
     fn quit(&mut self) -> Result<(), ControlError>;
 }
 
+/// What an exit code of a VMM means, where its documentation says so. `backend` is the name of its backend.
+#[must_use]
+pub fn exit_reason(backend: &str, code: i32) -> Option<&'static str> {
+    match backend {
+        firecracker::NAME => firecracker::exit_reason(code),
+        _ => None,
+    }
+}
+
 /// A plan that cannot be made.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PlanError {
     /// The kernel command line.
     Cmdline(CmdlineError),
+    /// A path that the kernel would not take.
+    PathTooLong {
+        /// What it is the path of.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        bytes: usize,
+        /// How long it may be.
+        most: usize,
+        /// What would help.
+        remedy: String,
+    },
+    /// Something about the jail.
+    Jail(String),
 }
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cmdline(_) => f.write_str("the kernel command line cannot be made"),
+            Self::PathTooLong {
+                what,
+                path,
+                bytes,
+                most,
+                remedy,
+            } => write!(
+                f,
+                "path of the {what} {} has {bytes} bytes, it may have {most}; {remedy}",
+                path.display()
+            ),
+            Self::Jail(problem) => f.write_str(problem),
         }
     }
 }
@@ -74,6 +113,7 @@ impl std::error::Error for PlanError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Cmdline(source) => Some(source),
+            Self::PathTooLong { .. } | Self::Jail(_) => None,
         }
     }
 }
@@ -82,7 +122,7 @@ impl std::error::Error for PlanError {
 #[derive(Debug)]
 pub struct ControlError {
     /// What was asked.
-    command: &'static str,
+    command: Cow<'static, str>,
     kind: ControlErrorKind,
     source: Option<std::io::Error>,
 }
@@ -104,17 +144,17 @@ pub enum ControlErrorKind {
 }
 
 impl ControlError {
-    pub(crate) fn new(command: &'static str, kind: ControlErrorKind) -> Self {
+    pub(crate) fn new(command: impl Into<Cow<'static, str>>, kind: ControlErrorKind) -> Self {
         Self {
-            command,
+            command: command.into(),
             kind,
             source: None,
         }
     }
 
-    pub(crate) fn io(command: &'static str, source: std::io::Error) -> Self {
+    pub(crate) fn io(command: impl Into<Cow<'static, str>>, source: std::io::Error) -> Self {
         Self {
-            command,
+            command: command.into(),
             kind: ControlErrorKind::Io,
             source: Some(source),
         }
@@ -129,7 +169,7 @@ impl ControlError {
 
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let command = self.command;
+        let command = &self.command;
         match &self.kind {
             ControlErrorKind::Closed => write!(f, "the VMM ended before it answered {command}"),
             ControlErrorKind::Timeout => write!(f, "the VMM did not answer {command} in time"),

@@ -2,12 +2,13 @@ use std::path::PathBuf;
 
 use super::{CheckError, CheckErrorKind, CheckedAccel};
 use crate::capability::{Capabilities, KvmState, UserNetworking};
+use crate::hardware::{DiskSettings, Hardware, HardwareSupport};
 use crate::spec::{
     Accel, ConsoleLog, Disk, InitrdPart, Kernel, KernelFormat, MachineType, Network, PortPublish,
     Protocol, SPEC_FORMAT, UserNetwork, VmSpec,
 };
 
-fn capabilities() -> Capabilities {
+pub(super) fn capabilities() -> Capabilities {
     Capabilities {
         backend: "test",
         max_cpus: 4,
@@ -20,10 +21,11 @@ fn capabilities() -> Capabilities {
         },
         tcg: true,
         user_network: UserNetworking::Full { ipv6: false },
+        hardware: HardwareSupport::default(),
     }
 }
 
-fn spec() -> VmSpec {
+pub(super) fn spec() -> VmSpec {
     VmSpec {
         format: SPEC_FORMAT,
         id: "a-1".to_owned(),
@@ -32,6 +34,7 @@ fn spec() -> VmSpec {
         kernel: Kernel {
             path: "/k".into(),
             format: KernelFormat::ElfPvh,
+            builtin: false,
         },
         initrd: vec![InitrdPart::File { path: "/i".into() }],
         kernel_args: Vec::new(),
@@ -40,6 +43,8 @@ fn spec() -> VmSpec {
         console: ConsoleLog::default(),
         accel: Accel::Auto,
         machine: MachineType::Auto,
+        hardware: Hardware::default(),
+        mmds: None,
     }
 }
 
@@ -48,6 +53,7 @@ fn disk(path: &str, serial: &str) -> Disk {
         path: path.into(),
         read_only: true,
         serial: serial.to_owned(),
+        settings: DiskSettings::default(),
     }
 }
 
@@ -223,4 +229,15 @@ fn what_a_network_lacks_is_told() {
         })
         .unwrap_err();
     assert_eq!(error.kind(), CheckErrorKind::Network);
+}
+
+#[test]
+fn a_metadata_document_is_an_object() {
+    let error = refusal(|s| {
+        s.mmds = Some(crate::spec::MmdsSpec {
+            version: crate::spec::MmdsVersion::V2,
+            document: serde_json::json!([]),
+        });
+    });
+    assert_eq!(error.kind(), CheckErrorKind::Metadata);
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{LaunchErrorKind, launch};
+use crate::agent::ChannelEnd;
 use crate::machine::MachineState;
 use crate::plan::{
     Access, CHANNEL_HOST, Descriptor, FIRST_FD, InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedFile,
     PlannedProcess, Role, RunAs,
 };
 use crate::run_dir::RunDir;
-use crate::spec::{ConsoleLog, InitrdPart, PortPublish, PrivateBytes};
+use crate::spec::{InitrdPart, PortPublish, PrivateBytes};
 
 /// A plan whose VMM is a shell.
 fn plan(script: &str) -> LaunchPlan {
@@ -19,13 +20,8 @@ fn plan(script: &str) -> LaunchPlan {
         format: PLAN_FORMAT,
         backend: "test".to_owned(),
         id: "test".to_owned(),
-        ports: Vec::new(),
-        files: Vec::new(),
-        descriptors: Vec::new(),
-        guards: Vec::new(),
         processes: vec![process(Role::Vmm, script, &[])],
-        console: ConsoleLog::default(),
-        notices: Vec::new(),
+        ..LaunchPlan::default()
     }
 }
 
@@ -45,6 +41,9 @@ fn process(role: Role, script: &str, fds: &[&str]) -> PlannedProcess {
                 name: (*name).to_owned(),
             })
             .collect(),
+        stdout: None,
+        log: None,
+        tethered: false,
         ready: None,
     }
 }
@@ -95,7 +94,10 @@ fn a_child_gets_its_descriptors_and_no_others() {
     }];
     let mut machine = launch(&plan, run_dir(base.path())).unwrap();
     let mut said = String::new();
-    let mut channel = std::fs::File::from(machine.take_channel().unwrap());
+    let Some(ChannelEnd::Connected(channel)) = machine.take_channel() else {
+        panic!("a channel that is connected");
+    };
+    let mut channel = std::fs::File::from(channel);
     assert!(machine.take_channel().is_none());
     machine.wait().unwrap();
     channel.read_to_string(&mut said).unwrap();

@@ -8,7 +8,9 @@ use firebuild_sys::process::Exit;
 use firebuild_vm::Backend;
 use firebuild_vm::agent::AgentEvent;
 use firebuild_vm::plan::Role;
-use firebuild_vm::spec::{ConsoleLog, Disk, MachineType, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL};
+use firebuild_vm::spec::{
+    ConsoleLog, Disk, DiskSettings, MachineType, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL,
+};
 
 use crate::harness::{Lab, Words, drive};
 
@@ -92,11 +94,13 @@ fn vm_shares_read_only_disks_and_writes_to_its_own() {
             path: image.clone(),
             read_only: true,
             serial: ROOT_DISK_SERIAL.to_owned(),
+            settings: DiskSettings::default(),
         },
         Disk {
             path: scratch.clone(),
             read_only: false,
             serial: SCRATCH_DISK_SERIAL.to_owned(),
+            settings: DiskSettings::default(),
         },
     ];
     // Another machine of the same image, at the same time.
@@ -235,6 +239,7 @@ fn vm_that_cannot_start_says_why() {
         path: "/no/such/disk".into(),
         read_only: true,
         serial: "x".to_owned(),
+        settings: DiskSettings::default(),
     }];
     let error = lab.try_start(spec, &backend).unwrap_err().to_string();
     assert_eq!(error, "cannot open /no/such/disk");

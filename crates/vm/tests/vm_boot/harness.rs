@@ -14,8 +14,8 @@ use firebuild_vm::backend::qemu::{PASST, PROGRAM, Qemu, find_program};
 use firebuild_vm::capability::KvmState;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
-    Accel, ConsoleLog, InitrdPart, Kernel, KernelFormat, MachineType, Network, PrivateBytes,
-    SPEC_FORMAT,
+    Accel, ConsoleLog, Hardware, InitrdPart, Kernel, KernelFormat, MachineType, Network,
+    PrivateBytes, SPEC_FORMAT,
 };
 use firebuild_vm::{Backend, Machine, MachineEnd, MachineState, RunDir, VmSpec, launch};
 use rustix::event::{PollFlags, Timespec, poll};
@@ -152,6 +152,7 @@ impl Lab {
             kernel: Kernel {
                 path: self.kernel.clone(),
                 format: KernelFormat::BzImage,
+                builtin: false,
             },
             initrd: vec![InitrdPart::Private {
                 name: "guest".to_owned(),
@@ -163,6 +164,8 @@ impl Lab {
             console: ConsoleLog::default(),
             accel: Accel::Tcg,
             machine: MachineType::Auto,
+            hardware: Hardware::default(),
+            mmds: None,
         }
     }
 

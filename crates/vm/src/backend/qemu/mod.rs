@@ -3,6 +3,7 @@
 //! The process gets connected descriptors and nothing else: it opens no path of ours but the kernel, the initrd and the
 //! firmware, and those through `/proc/self/fd` or its own data directory.
 
+mod hardware;
 mod plan;
 pub mod qmp;
 
@@ -64,6 +65,7 @@ impl Backend for Qemu {
             kvm: self.kvm.clone(),
             tcg: true,
             user_network,
+            hardware: hardware::support(self.passt.is_some()),
         }
     }
 

@@ -10,7 +10,6 @@
 //! | channel, control, console | one end of a socket pair, `-chardev socket,fd=N` |
 //! | network | one end of a socket pair, `-netdev stream,addr.type=fd` |
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use firebuild_guest_proto::CHANNEL_PORT_NAME;
@@ -18,13 +17,14 @@ use firebuild_usernet::guard::FRAME_BUFFER_BYTES;
 use firebuild_usernet::guest::{GUEST_MAC, passt_args};
 
 use super::super::PlanError;
-use super::Qemu;
+use super::{Qemu, hardware};
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::cmdline;
+use crate::hardware::InterfaceLimits;
 use crate::net::slirp;
 use crate::plan::{
     Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, Guard, INITRD,
-    InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedProcess, Role, RunAs,
+    InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedProcess, Role, RunAs, plain_environment,
 };
 use crate::spec::{Disk, KernelFormat, MachineType, Network, UserNetwork};
 
@@ -47,7 +47,7 @@ pub(super) fn plan(
     let mut vmm = Vmm::default();
     vmm.machine(checked);
     vmm.boot(&spec.kernel.path, spec, &kernel_args);
-    vmm.host_links();
+    vmm.host_links(spec);
     for (index, disk) in spec.disks.iter().enumerate() {
         vmm.disk(index, disk);
     }
@@ -59,7 +59,7 @@ pub(super) fn plan(
         low_ports = run_as.is_some() && ports.iter().any(|port| port.host_port < FIRST_FREE_PORT);
         match &qemu.passt {
             Some(passt) => {
-                vmm.network_by_passt();
+                vmm.network_by_passt(&spec.hardware.interface);
                 processes.push(passt_process(
                     passt,
                     qemu,
@@ -81,6 +81,9 @@ pub(super) fn plan(
         run_as,
         bind_low_ports: low_ports,
         fds: vmm.fds,
+        stdout: None,
+        log: None,
+        tethered: false,
         ready: None,
     });
     Ok(LaunchPlan {
@@ -88,12 +91,12 @@ pub(super) fn plan(
         backend: "qemu".to_owned(),
         id: spec.id.clone(),
         ports,
-        files: Vec::new(),
         descriptors: vmm.descriptors,
         guards: vmm.guards,
         processes,
         console: spec.console.clone(),
         notices: checked.notices().to_vec(),
+        ..LaunchPlan::default()
     })
 }
 
@@ -111,6 +114,9 @@ fn merged_kernel_args(checked: &CheckedSpec) -> Result<String, PlanError> {
         "random.trust_cpu=on",
         "cryptomgr.notests",
     ];
+    if checked.spec().kernel.builtin {
+        defaults.push("nomodule");
+    }
     if *checked.accel() == CheckedAccel::Tcg {
         defaults.push("no_timer_check");
         if checked.machine() == MachineType::Microvm {
@@ -119,13 +125,6 @@ fn merged_kernel_args(checked: &CheckedSpec) -> Result<String, PlanError> {
         }
     }
     cmdline::merge(&defaults, &checked.spec().kernel_args).map_err(PlanError::Cmdline)
-}
-
-fn plain_environment() -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("LC_ALL".to_owned(), "C".to_owned()),
-        ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
-    ])
 }
 
 fn passt_process(
@@ -152,6 +151,9 @@ fn passt_process(
         }),
         bind_low_ports,
         fds: vec![fd(socket, "network.passt"), fd(ready, "network.ready")],
+        stdout: None,
+        log: None,
+        tethered: false,
         ready: Some("network.ready.read".to_owned()),
     }
 }
@@ -214,17 +216,23 @@ impl Vmm {
                 "q35,graphics=off,hpet=off,sata=off,smbus=off,smm=off,usb=off,vmport=off"
             }
         };
+        let memory = hardware::memory(checked);
+        let backend = memory.as_ref().map_or("", |(_, option)| *option);
         self.arg(&[
             "-machine",
-            &format!("{model},dump-guest-core=off,mem-merge=off"),
+            &format!("{model},dump-guest-core=off,mem-merge=off{backend}"),
         ]);
-        match checked.accel() {
-            CheckedAccel::Kvm { .. } => self.arg(&["-accel", "kvm", "-cpu", "host"]),
-            CheckedAccel::Tcg => self.arg(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        if let Some((object, _)) = &memory {
+            self.arg(&["-object", object]);
         }
+        let accel = match checked.accel() {
+            CheckedAccel::Kvm { .. } => "kvm",
+            CheckedAccel::Tcg => "tcg,thread=multi",
+        };
+        self.arg(&["-accel", accel, "-cpu", hardware::cpu_model(checked)]);
         self.arg(&[
             "-smp",
-            &format!("cpus={},sockets=1", spec.cpus),
+            &hardware::processors(checked),
             "-m",
             &format!("size={}M", spec.memory_mib),
         ]);
@@ -252,8 +260,8 @@ impl Vmm {
         self.arg(&["-append", kernel_args]);
     }
 
-    /// Channel, control, console and entropy.
-    fn host_links(&mut self) {
+    /// Channel, control, console, entropy, and a balloon if there is one.
+    fn host_links(&mut self, spec: &crate::VmSpec) {
         let console = self.pair(CONSOLE_HOST, "console.vmm", None);
         self.arg(&[
             "-chardev",
@@ -279,8 +287,11 @@ impl Vmm {
             "-object",
             "rng-builtin,id=entropy",
             "-device",
-            "virtio-rng-pci,rng=entropy",
+            &hardware::entropy(spec.hardware.entropy_limit.as_ref()),
         ]);
+        if let Some(balloon) = &spec.hardware.balloon {
+            self.arg(&["-device", &hardware::balloon(balloon)]);
+        }
     }
 
     fn disk(&mut self, index: usize, disk: &Disk) {
@@ -299,20 +310,41 @@ impl Vmm {
             ("off", "on")
         };
         let discard = if disk.read_only { "ignore" } else { "unmap" };
+        let (file, node) = (
+            hardware::file_options(&disk.settings),
+            hardware::node_options(&disk.settings),
+        );
         self.arg(&[
             "-blockdev",
             &format!(
                 "driver=file,node-name=file{index},filename=/dev/fdset/{set},read-only={mode},locking={locking},\
-                 discard={discard}"
+                 discard={discard}{file}{node}"
             ),
             "-blockdev",
-            &format!("driver=raw,node-name=disk{index},file=file{index},read-only={mode},discard={discard}"),
+            &format!(
+                "driver=raw,node-name=disk{index},file=file{index},read-only={mode},discard={discard}{node}"
+            ),
+        ]);
+        let mut drive = format!("disk{index}");
+        if let Some(limiter) = &disk.settings.rate_limiter {
+            let group = format!("limit{index}");
+            let limited = format!("limited{index}");
+            self.arg(&["-object", &hardware::throttle_group(&group, limiter)]);
+            self.arg(&[
+                "-blockdev",
+                &format!(
+                    "driver=throttle,node-name={limited},throttle-group={group},file={drive},read-only={mode}{node}"
+                ),
+            ]);
+            drive = limited;
+        }
+        self.arg(&[
             "-device",
-            &format!("virtio-blk-pci,drive=disk{index},serial={}", disk.serial),
+            &format!("virtio-blk-pci,drive={drive},serial={}", disk.serial),
         ]);
     }
 
-    fn network_by_passt(&mut self) {
+    fn network_by_passt(&mut self, limits: &InterfaceLimits) {
         let [guest, outside] = ["guard.guest", "guard.network"].map(str::to_owned);
         let network = self.pair(&guest, "network.vmm", Some(FRAME_BUFFER_BYTES));
         let names = [outside.clone(), "network.passt".to_owned()];
@@ -323,6 +355,7 @@ impl Vmm {
         self.guards.push(Guard {
             guest,
             network: outside,
+            limits: limits.clone(),
         });
         self.descriptors.push(Descriptor::Pipe {
             read: "network.ready.read".to_owned(),

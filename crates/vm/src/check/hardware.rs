@@ -1,0 +1,273 @@
+//! What a machine has beyond processors, memory and disks: refused by name where a backend cannot do it, and where it
+//! makes no sense.
+
+use super::{Check, CheckError, CheckErrorKind};
+use crate::capability::Capabilities;
+use crate::hardware::{HugePages, LimitedNetwork, RateLimiter, TokenBucket};
+use crate::spec::{Network, VmSpec};
+
+/// Proves that this hardware is possible.
+pub(super) fn check(spec: &VmSpec, can: &Capabilities) -> Check {
+    let support = &can.hardware;
+    let wanted = &spec.hardware;
+    let backend = can.backend;
+    if wanted.smt && !support.smt {
+        return fail(format!("{backend} has no threads of cores (smt)"));
+    }
+    if wanted.smt && spec.cpus != 1 && !spec.cpus.is_multiple_of(2) {
+        return fail(format!(
+            "{} processors cannot be pairs of threads (smt): give an even number, or 1",
+            spec.cpus
+        ));
+    }
+    if let Some(template) = wanted.cpu_template {
+        if !support.cpu_templates.contains(&template) {
+            return fail(format!("{backend} has no cpu template {template}"));
+        }
+        if wanted.cpu_config.is_some() {
+            return fail(format!(
+                "the cpu template {template} and a cpu config exclude each other: a config says everything"
+            ));
+        }
+    }
+    if let Some(config) = &wanted.cpu_config {
+        if !support.cpu_config {
+            return fail(format!(
+                "{backend} has no cpu config; use a cpu template, or --backend=firecracker"
+            ));
+        }
+        if let Err(problem) = config.check() {
+            return fail(format!("the cpu config is wrong: {problem}"));
+        }
+    }
+    huge_pages(spec, can)?;
+    balloon(spec, can)?;
+    if !wanted.interface.is_none() {
+        let network = match &spec.network {
+            Network::None => {
+                return fail("a machine without a network has nothing to limit there".to_owned());
+            }
+            Network::User(_) => LimitedNetwork::User,
+            Network::Bridge(_) => LimitedNetwork::Bridge,
+        };
+        if !support.interface_limits.contains(&network) {
+            return fail(format!(
+                "{backend} does not limit a {network} network here (rx_rate_limiter, tx_rate_limiter)"
+            ));
+        }
+    }
+    for (what, limiter) in [
+        ("rx_rate_limiter", &wanted.interface.rx),
+        ("tx_rate_limiter", &wanted.interface.tx),
+        ("rate_limiter of entropy", &wanted.entropy_limit),
+    ] {
+        rate_limiter(what, limiter.as_ref())?;
+    }
+    for disk in &spec.disks {
+        let what = format!("rate_limiter of the disk {}", disk.path.display());
+        rate_limiter(&what, disk.settings.rate_limiter.as_ref())?;
+    }
+    Ok(())
+}
+
+fn huge_pages(spec: &VmSpec, can: &Capabilities) -> Check {
+    let wanted = spec.hardware.huge_pages;
+    if wanted == HugePages::None {
+        return Ok(());
+    }
+    if !can.hardware.huge_pages.contains(&wanted) {
+        return fail(format!(
+            "{} has no huge pages of the kind {wanted}",
+            can.backend
+        ));
+    }
+    if !spec.memory_mib.is_multiple_of(2) {
+        return fail(format!(
+            "{} MiB of memory are no whole number of huge pages (2 MiB)",
+            spec.memory_mib
+        ));
+    }
+    Ok(())
+}
+
+fn balloon(spec: &VmSpec, can: &Capabilities) -> Check {
+    let Some(wanted) = &spec.hardware.balloon else {
+        return Ok(());
+    };
+    let backend = can.backend;
+    let Some(support) = can.hardware.balloon else {
+        return fail(format!("{backend} has no balloon"));
+    };
+    if wanted.amount_mib >= spec.memory_mib {
+        return fail(format!(
+            "a balloon of {} MiB (amount_mib) leaves nothing of {} MiB of memory",
+            wanted.amount_mib, spec.memory_mib
+        ));
+    }
+    for (name, asked, possible) in [
+        ("amount_mib", wanted.amount_mib > 0, support.amount),
+        (
+            "free_page_hinting",
+            wanted.free_page_hinting,
+            support.free_page_hinting,
+        ),
+        (
+            "free_page_reporting",
+            wanted.free_page_reporting,
+            support.free_page_reporting,
+        ),
+    ] {
+        if asked && !possible {
+            return fail(format!("the balloon of {backend} has no {name}"));
+        }
+    }
+    Ok(())
+}
+
+fn rate_limiter(what: &str, limiter: Option<&RateLimiter>) -> Check {
+    let Some(RateLimiter { bandwidth, ops }) = limiter else {
+        return Ok(());
+    };
+    for (name, bucket) in [("bandwidth", bandwidth), ("ops", ops)] {
+        if let Some(TokenBucket {
+            size, refill_time, ..
+        }) = bucket
+            && (*size == 0 || *refill_time == 0)
+        {
+            return fail(format!(
+                "{what}: {name} limits nothing with a size or refill_time of 0; leave it out"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn fail(message: String) -> Check {
+    Err(CheckError::new(CheckErrorKind::Hardware, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{capabilities, spec};
+    use super::super::{CheckError, CheckErrorKind};
+    use crate::capability::Capabilities;
+    use crate::hardware::{
+        Balloon, BalloonSupport, CpuConfig, CpuTemplate, HardwareSupport, HugePages,
+        LimitedNetwork, RateLimiter, TokenBucket,
+    };
+    use crate::spec::{Network, UserNetwork, VmSpec};
+
+    fn able() -> Capabilities {
+        Capabilities {
+            hardware: HardwareSupport {
+                smt: true,
+                cpu_templates: vec![CpuTemplate::T2],
+                cpu_config: true,
+                huge_pages: vec![HugePages::TwoMib],
+                balloon: Some(BalloonSupport {
+                    amount: true,
+                    ..BalloonSupport::default()
+                }),
+                interface_limits: vec![LimitedNetwork::User],
+            },
+            ..capabilities()
+        }
+    }
+
+    fn limiter(size: u64) -> RateLimiter {
+        RateLimiter {
+            bandwidth: Some(TokenBucket {
+                size,
+                refill_time: 100,
+                one_time_burst: None,
+            }),
+            ops: None,
+        }
+    }
+
+    fn refusal(can: &Capabilities, change: impl Fn(&mut VmSpec)) -> String {
+        let mut changed = spec();
+        change(&mut changed);
+        let error: CheckError = changed.check(can).unwrap_err();
+        assert_eq!(error.kind(), CheckErrorKind::Hardware);
+        error.to_string()
+    }
+
+    type Change = fn(&mut VmSpec);
+
+    #[test]
+    fn what_a_backend_cannot_do_is_refused_by_name() {
+        let wishes: [(&str, Change); 7] = [
+            ("smt", |s| s.hardware.smt = true),
+            ("cpu template T2", |s| {
+                s.hardware.cpu_template = Some(CpuTemplate::T2);
+            }),
+            ("cpu config", |s| {
+                s.hardware.cpu_config = Some(CpuConfig::default());
+            }),
+            ("huge pages of the kind 2M", |s| {
+                s.hardware.huge_pages = HugePages::TwoMib;
+            }),
+            ("balloon", |s| s.hardware.balloon = Some(Balloon::default())),
+            ("rx_rate_limiter", |s| {
+                s.hardware.interface.rx = Some(limiter(1));
+                s.network = Network::User(UserNetwork::default());
+            }),
+            ("tx_rate_limiter", |s| {
+                s.hardware.interface.tx = Some(limiter(1));
+                s.network = Network::User(UserNetwork::default());
+            }),
+        ];
+        for (words, wish) in wishes {
+            let text = refusal(&capabilities(), wish);
+            assert!(text.contains(words), "{text}");
+            let mut fine = spec();
+            wish(&mut fine);
+            fine.check(&able()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let wishes: [(&str, Change); 8] = [
+            ("3 processors cannot be pairs", |s| {
+                s.hardware.smt = true;
+                s.cpus = 3;
+            }),
+            ("exclude each other", |s| {
+                s.hardware.cpu_template = Some(CpuTemplate::T2);
+                s.hardware.cpu_config = Some(CpuConfig::default());
+            }),
+            ("msr_modifiers: addr", |s| {
+                let text = r#"{"msr_modifiers": [{"addr": "y", "bitmap": "0b1"}]}"#;
+                s.hardware.cpu_config = Some(serde_json::from_str(text).unwrap());
+            }),
+            ("no whole number of huge pages", |s| {
+                s.hardware.huge_pages = HugePages::TwoMib;
+                s.memory_mib = 129;
+            }),
+            ("leaves nothing of 128 MiB", |s| {
+                s.hardware.balloon = Some(Balloon {
+                    amount_mib: 128,
+                    ..Balloon::default()
+                });
+            }),
+            ("has no free_page_reporting", |s| {
+                s.hardware.balloon = Some(Balloon {
+                    free_page_reporting: true,
+                    ..Balloon::default()
+                });
+            }),
+            ("nothing to limit", |s| {
+                s.hardware.interface.rx = Some(limiter(1));
+            }),
+            ("bandwidth limits nothing", |s| {
+                s.disks[0].settings.rate_limiter = Some(limiter(0));
+            }),
+        ];
+        for (words, wish) in wishes {
+            let text = refusal(&able(), wish);
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Telling a VMM over its API what its machine is, before the guest runs.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::{LaunchError, LaunchErrorKind};
+use crate::backend::firecracker::ApiClient;
+use crate::machine::Machine;
+use crate::plan::{LaunchPlan, PlannedApi, PlannedRequest, Role};
+
+/// How long a VMM may take until its API is there.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to look for it. It is there after some ten milliseconds.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Sends the requests of the plan; the connection, for control.
+pub(super) fn configure(
+    api: &PlannedApi,
+    plan: &LaunchPlan,
+    machine: &mut Machine,
+) -> Result<OwnedFd, LaunchError> {
+    let connection = connect(api, plan, machine)?;
+    let mut client = ApiClient::new(connection);
+    for request in &api.requests {
+        if let Err(error) = client.request(&request.method, &request.path, Some(&request.body)) {
+            return Err(LaunchError {
+                kind: LaunchErrorKind::Api {
+                    request: name(request),
+                    words: machine.vmm_words(),
+                },
+                source: Some(Box::new(error)),
+            });
+        }
+    }
+    Ok(client.into_connection())
+}
+
+fn name(request: &PlannedRequest) -> String {
+    format!("{} {}", request.method, request.path)
+}
+
+fn connect(
+    api: &PlannedApi,
+    plan: &LaunchPlan,
+    machine: &mut Machine,
+) -> Result<OwnedFd, LaunchError> {
+    let role = |role| {
+        plan.processes
+            .iter()
+            .position(|process| process.role == role)
+    };
+    let vmm = role(Role::Vmm).unwrap_or_default();
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        // Asked first: what an ended VMM said last is worth more than a socket that refuses.
+        if let Some(words) = machine.process_ended(vmm) {
+            return Err(LaunchError::new(LaunchErrorKind::Ended {
+                role: Role::Vmm,
+                program: plan.processes[vmm].program.clone(),
+                words,
+            }));
+        }
+        match UnixStream::connect(&api.socket) {
+            Ok(stream) => return Ok(stream.into()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) && Instant::now() < deadline => {}
+            Err(error) => {
+                return Err(LaunchError::io(
+                    LaunchErrorKind::Api {
+                        request: format!("listen on {}", api.socket.display()),
+                        words: machine.vmm_words(),
+                    },
+                    error,
+                ));
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,51 @@
+//! As far as a guest gets on any host whose KVM makes machines: to the kernel's start of its init.
+
+use firebuild_vm::MachineState;
+use rustix::event::{Timespec, poll};
+
+use crate::lab::{LIMIT, Lab, chain};
+
+#[test]
+fn the_kernel_comes_to_its_init() {
+    let Some(lab) = Lab::open("the_kernel_comes_to_its_init") else {
+        return;
+    };
+    let mut spec = lab.spec();
+    // Its own words are what is waited for.
+    spec.kernel_args
+        .extend(["loglevel=7", "quiet=0"].map(str::to_owned));
+    spec.kernel_args.retain(|word| word != "quiet=0");
+    spec.console.path = Some(lab.dir.path().join("console.log"));
+    let mut machine = lab.start(spec, &lab.backend());
+    let deadline = std::time::Instant::now() + LIMIT;
+    let reached = |machine: &firebuild_vm::Machine| {
+        let console = machine.console().unwrap();
+        let lines = console.last_lines(400);
+        lines
+            .iter()
+            .any(|line| line.contains("Run /init as init process"))
+    };
+    while machine.pump() == MachineState::Running
+        && !reached(&machine)
+        && std::time::Instant::now() < deadline
+    {
+        let mut fds = Vec::new();
+        machine.poll_fds(&mut fds);
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+    let came = reached(&machine);
+    let end = machine.finish();
+    let log = fs_err::read_to_string(lab.dir.path().join("console.log")).unwrap();
+    assert!(came, "{}\n{log}", end.words());
+    assert!(log.contains("Linux version"), "{log}");
+    assert!(
+        end.cleanup.is_empty(),
+        "{:?}",
+        end.cleanup.iter().map(|e| chain(e)).collect::<Vec<_>>()
+    );
+    lab.assert_clean();
+}

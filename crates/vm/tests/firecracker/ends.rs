@@ -1,0 +1,233 @@
+//! Every way in which a machine ends, and that nothing is left of it; what Firecracker's exit codes mean.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use firebuild_sys::process::Exit;
+use firebuild_vm::backend::firecracker::exit_reason;
+use firebuild_vm::launch::LaunchErrorKind;
+use firebuild_vm::run_dir::reclaim;
+use firebuild_vm::spec::KernelFormat;
+use firebuild_vm::{Machine, RunDir, launch};
+use fs_err as fs;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lab::{Lab, chain, wait_for};
+
+fn signal(machine: &Machine, signal: Signal) {
+    let pid = Pid::from_raw(machine.vmm_pid().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_killed_or_dropped_machine_leaves_nothing() {
+    let Some(lab) = Lab::open("a_killed_or_dropped_machine_leaves_nothing") else {
+        return;
+    };
+    let mut machine = lab.start(lab.spec(), &lab.backend());
+    machine.kill().unwrap();
+    machine.wait().unwrap();
+    let end = machine.finish();
+    assert!(end.killed && end.cleanup.is_empty(), "{end:?}");
+    lab.assert_clean();
+
+    // Killed by somebody else.
+    let mut machine = lab.start(lab.spec(), &lab.backend());
+    signal(&machine, Signal::KILL);
+    machine.wait().unwrap();
+    let end = machine.finish();
+    assert_eq!(end.exit, Some(Exit::Signal(9)));
+    assert!(end.cleanup.is_empty(), "{end:?}");
+    lab.assert_clean();
+
+    let machine = lab.start(lab.spec(), &lab.backend());
+    let pid = machine.vmm_pid().unwrap();
+    drop(machine);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    lab.assert_clean();
+}
+
+#[test]
+fn what_firecracker_refuses_is_told_in_its_words() {
+    let Some(lab) = Lab::open("what_firecracker_refuses_is_told_in_its_words") else {
+        return;
+    };
+    let mut spec = lab.spec();
+    let kernel = lab.dir.path().join("no-kernel");
+    fs::write(&kernel, "this is no kernel").unwrap();
+    spec.kernel.path = kernel;
+    spec.kernel.format = KernelFormat::Elf;
+    let (plan, dir) = lab.plan(spec, &lab.backend());
+    let error = launch(&plan, dir).unwrap_err();
+    assert!(
+        matches!(error.kind(), LaunchErrorKind::Api { .. }),
+        "{error:?}"
+    );
+    let text = chain(&error);
+    assert!(text.contains("the VMM did not do PUT /actions"), "{text}");
+    assert!(
+        text.contains("refused") && text.contains("kernel"),
+        "{text}"
+    );
+    lab.assert_clean();
+
+    // A jailer that cannot go on.
+    let (mut plan, dir) = lab.plan(lab.spec(), &lab.backend());
+    let args = &mut plan.processes[0].args;
+    let at = args.iter().position(|word| word == "--").unwrap();
+    args.splice(at..at, ["--netns", "/no/such/namespace"].map(str::to_owned));
+    let error = launch(&plan, dir).unwrap_err();
+    let text = chain(&error);
+    assert!(
+        matches!(error.kind(), LaunchErrorKind::Ended { .. }),
+        "{text}"
+    );
+    assert!(
+        text.contains("ended with status 1: Firecracker or its jailer"),
+        "{text}"
+    );
+    assert!(text.contains("/no/such/namespace"), "{text}");
+    lab.assert_clean();
+}
+
+#[test]
+fn exit_codes_have_words() {
+    let Some(lab) = Lab::open("exit_codes_have_words") else {
+        return;
+    };
+    let signals = [
+        (Signal::BUS, 149),
+        (Signal::SEGV, 150),
+        (Signal::XFSZ, 151),
+        (Signal::XCPU, 154),
+        (Signal::PIPE, 155),
+        (Signal::HUP, 156),
+        (Signal::ILL, 157),
+    ];
+    for (number, code) in signals {
+        let mut machine = lab.start(lab.spec(), &lab.backend());
+        signal(&machine, number);
+        machine.wait().unwrap();
+        let end = machine.finish();
+        assert_eq!(end.exit, Some(Exit::Code(code)), "{}", end.words());
+        let reason = exit_reason(code).unwrap();
+        assert!(end.words().contains(reason), "{}", end.words());
+        assert!(end.cleanup.is_empty(), "{end:?}");
+    }
+    for (argument, code) in [
+        (&["--no-such-argument"][..], 153),
+        (&["--config-file", "bad.json"][..], 152),
+    ] {
+        let (mut plan, dir) = lab.plan(lab.spec(), &lab.backend());
+        let root = plan
+            .places
+            .iter()
+            .find_map(|place| match place {
+                firebuild_vm::places::Place::Memory { path } => path.parent(),
+                _ => None,
+            })
+            .unwrap()
+            .to_owned();
+        plan.processes[0]
+            .args
+            .extend(argument.iter().map(|word| (*word).to_owned()));
+        // The launcher makes it after the jail and before the process.
+        plan.places.push(firebuild_vm::places::Place::Seen {
+            path: root.join("bad.json"),
+            source: bad_config(&lab),
+            owner: firebuild_vm::places::Owner { uid: 0, gid: 0 },
+            access: firebuild_vm::plan::Access::Read,
+        });
+        let error = launch(&plan, dir).unwrap_err();
+        let text = chain(&error);
+        assert!(
+            text.contains(&format!("ended with status {code}")),
+            "{text}"
+        );
+        assert!(text.contains(exit_reason(code).unwrap()), "{text}");
+        lab.assert_clean();
+    }
+}
+
+fn bad_config(lab: &Lab) -> std::path::PathBuf {
+    let path = lab.dir.path().join("bad-config.json");
+    fs::write(
+        &path,
+        r#"{"boot-source": {"kernel_image_path": "/nothing"}, "drives": []}"#,
+    )
+    .unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    path
+}
+
+/// The part of the next test that is killed: a process that owns a machine.
+#[test]
+fn owner_to_be_killed() {
+    let Some(ready) = std::env::var_os("FIREBUILD_TEST_OWNER") else {
+        return;
+    };
+    let lab = Lab::open("owner_to_be_killed").unwrap();
+    let machine = lab.start(lab.spec(), &lab.backend());
+    let text = format!(
+        "{}\n{}\n{}",
+        machine.vmm_pid().unwrap(),
+        machine.run_dir().unwrap().path().display(),
+        lab.dir.path().display()
+    );
+    let aside = std::path::PathBuf::from(&ready).with_extension("new");
+    fs::write(&aside, text).unwrap();
+    fs::rename(&aside, std::path::PathBuf::from(ready)).unwrap();
+    std::thread::sleep(crate::lab::LIMIT);
+    drop(machine);
+}
+
+#[test]
+fn a_killed_owner_takes_its_machine_along_and_the_rest_is_found() {
+    let Some(lab) = Lab::open("a_killed_owner_takes_its_machine_along_and_the_rest_is_found")
+    else {
+        return;
+    };
+    let ready = lab.dir.path().join("ready");
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ends::owner_to_be_killed", "--nocapture"])
+        .env("FIREBUILD_TEST_OWNER", &ready)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the machine runs", || ready.exists());
+    let text = fs::read_to_string(&ready).unwrap();
+    let mut lines = text.lines();
+    let pid: i32 = lines.next().unwrap().parse().unwrap();
+    let (run, theirs) = (
+        Path::new(lines.next().unwrap()),
+        Path::new(lines.next().unwrap()),
+    );
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_for("Firecracker dies with its owner", || {
+        !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid)
+    });
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        mounts().contains(theirs.to_str().unwrap()),
+        "its memory is still there"
+    );
+    assert!(theirs.join("jails").exists() && run.exists());
+    reclaim(run).unwrap();
+    assert!(!run.exists());
+    assert_eq!(fs::read_dir(theirs.join("jails")).unwrap().count(), 0);
+    assert!(!mounts().contains(theirs.to_str().unwrap()));
+    fs::remove_dir_all(theirs).unwrap();
+
+    // The next machine of that name finds its place free.
+    drop(RunDir::create(&lab.dir.path().join("run"), "again").unwrap());
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim().starts_with('Z'))
+    })
+}
