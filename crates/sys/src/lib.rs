@@ -19,7 +19,8 @@
 //! | [`confine`] | what a child gives up before it executes its program |
 //! | [`rlimit`] | resource limits |
 //! | [`pty`] | pseudo-terminals |
-//! | [`net`] | links, addresses and routes by rtnetlink |
+//! | [`net`] | links, addresses and routes by rtnetlink; taps, bridges, pairs |
+//! | [`nftables`] | rules for packets, in transactions |
 //! | [`packet`] | the Ethernet frames of a link |
 //! | [`entropy`] | entropy for the kernel's random numbers |
 //! | [`uevent`] | the kernel's news about devices |
@@ -37,6 +38,8 @@ pub mod module;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+mod netlink;
+pub mod nftables;
 pub mod packet;
 pub mod pidfd;
 pub mod process;
@@ -46,5 +49,7 @@ pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+#[cfg(test)]
+mod testing;
 pub mod uevent;
 pub mod vsock;

@@ -1,28 +1,23 @@
 //! Links, addresses and routes by rtnetlink: `rtnetlink(7)`, `linux/rtnetlink.h`.
 //!
-//! What an init or a network namespace needs to get a network: bring a link up, give it addresses, set routes. Each call
-//! is one message and one acknowledgement. Everything acts on the network namespace of the calling thread.
+//! What an init or a network namespace needs to get a network: bring a link up, give it addresses, set routes; and the links
+//! themselves: [`veth`], [`tap`], bridges in [`link`]. Each call is one message and one acknowledgement. Everything acts on the network namespace of the calling thread.
 
+pub mod link;
+pub mod tap;
 pub mod veth;
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use crate::netlink::{self, NLM_F_CREATE, NLM_F_REPLACE, attribute};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_CREATE: u16 = 0x400;
-const HEADER: usize = 16;
 
 const IFF_UP: u32 = 1;
 const IFLA_MTU: u16 = 4;
@@ -65,8 +60,8 @@ pub fn link_index(name: &str) -> io::Result<u32> {
 /// # Errors
 /// `ENODEV` when there is no such link, `EPERM`.
 pub fn link_up(name: &str) -> io::Result<()> {
-    let mut body = link_message(link_index(name)?, IFF_UP, IFF_UP);
-    request(RTM_NEWLINK, 0, &mut body)
+    let body = link_message(link_index(name)?, IFF_UP, IFF_UP);
+    request(RTM_NEWLINK, 0, &body)
 }
 
 /// Sets the largest packet that a link carries, in bytes.
@@ -76,7 +71,7 @@ pub fn link_up(name: &str) -> io::Result<()> {
 pub fn set_mtu(name: &str, bytes: u32) -> io::Result<()> {
     let mut body = link_message(link_index(name)?, 0, 0);
     attribute(&mut body, IFLA_MTU, &bytes.to_ne_bytes());
-    request(RTM_NEWLINK, 0, &mut body)
+    request(RTM_NEWLINK, 0, &body)
 }
 
 /// Gives a link an address with a prefix length in bits; setting it again changes nothing. IPv6 addresses can be used at
@@ -92,7 +87,7 @@ pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     let bytes = octets(address);
     attribute(&mut body, IFA_LOCAL, &bytes);
     attribute(&mut body, IFA_ADDRESS, &bytes);
-    request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &mut body)
+    request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body)
 }
 
 /// Sets a route: what goes to `destination` (an address and a prefix length; `None` is the default route) leaves by the
@@ -139,7 +134,7 @@ pub fn add_route(
         attribute(&mut body, RTA_GATEWAY, &octets(gateway));
     }
     attribute(&mut body, RTA_OIF, &link_index(name)?.to_ne_bytes());
-    request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &mut body)
+    request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
 }
 
 fn family(address: IpAddr) -> u8 {
@@ -163,50 +158,9 @@ fn link_message(index: u32, flags: u32, change: u32) -> Vec<u8> {
     body
 }
 
-/// `struct rtattr`: length without padding, type, value, padded to 4 bytes.
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).expect("attributes here have less than 1000 bytes");
-    body.extend(length.to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
-}
-
-/// `struct nlmsghdr`, the body, and the answer, which is an error number (0 for none).
-fn request(kind: u16, flags: u16, body: &mut Vec<u8>) -> io::Result<()> {
-    let length =
-        u32::try_from(HEADER + body.len()).expect("messages here have less than 1000 bytes");
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend((flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    message.extend(1u32.to_ne_bytes());
-    message.extend(0u32.to_ne_bytes());
-    message.append(body);
-
-    let socket: OwnedFd = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        // NETLINK_ROUTE is 0, the default protocol of the family.
-        None,
-    )?;
-    send(&socket, &message, SendFlags::empty())?;
-    let mut answer = [0u8; 1024];
-    let (length, _) = recv(&socket, &mut answer, RecvFlags::empty())?;
-    let answer = &answer[..length];
-    if length < HEADER + 4 || answer[4..6] != NLMSG_ERROR.to_ne_bytes() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "rtnetlink gave no acknowledgement",
-        ));
-    }
-    let mut code = [0; 4];
-    code.copy_from_slice(&answer[HEADER..HEADER + 4]);
-    match i32::from_ne_bytes(code) {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-    }
+/// One message to the kernel, and its answer.
+fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    netlink::request(&netlink::socket(None)?, kind, flags, body)
 }
 
 #[cfg(test)]

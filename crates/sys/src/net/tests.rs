@@ -1,35 +1,12 @@
 use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
-use super::{add_address, add_route, attribute, link_index, link_up, set_mtu};
+use super::link::{Link, add_bridge, delete, join_bridge, links};
+use super::{add_address, add_route, link_index, link_up, set_mtu, tap};
 use crate::namespace::{Namespaces, join, unshare};
 use crate::net::veth::{Peer, add_pair, finish_frames_in_software};
 use crate::packet;
-
-/// Runs a test in a network namespace of its own thread, or says why it cannot.
-fn in_own_network(name: &str, test: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        scope.spawn(|| match unshare(Namespaces::NET) {
-            Ok(()) => test(),
-            Err(error) => {
-                let required = std::env::var("FIREBUILD_TEST_REQUIRE").unwrap_or_default();
-                assert!(
-                    !required.split(',').any(|need| need == "root"),
-                    "root is required: {error}"
-                );
-                eprintln!("SKIP {name}: no network namespace: {error}");
-            }
-        });
-    });
-}
-
-#[test]
-fn attributes_are_padded() {
-    let mut body = Vec::new();
-    attribute(&mut body, 7, b"abcde");
-    assert_eq!(body.len(), 12);
-    assert_eq!(&body[..2], &9u16.to_ne_bytes());
-}
+use crate::testing::in_own_network;
 
 #[test]
 fn loopback_works_once_it_is_up() {
@@ -148,5 +125,42 @@ fn refusals_have_their_errno() {
         );
         assert_eq!(mixed.unwrap_err().raw_os_error(), Some(libc::EINVAL));
         assert!(add_route("lo", None, Some(IpAddr::from([9, 9, 9, 9]))).is_err());
+    });
+}
+
+#[test]
+fn taps_and_bridges_come_and_go() {
+    in_own_network("taps_and_bridges_come_and_go", || {
+        let named = |name: &str| -> Option<Link> {
+            links().unwrap().into_iter().find(|link| link.name == name)
+        };
+        assert!(named("lo").is_some_and(|lo| lo.kind.is_none() && lo.master.is_none()));
+        add_bridge("br", [2, 0xfb, 10, 0, 0, 1]).unwrap();
+        assert!(add_bridge("br", [2, 0xfb, 10, 0, 0, 1]).is_err());
+        let bridge = named("br").unwrap();
+        assert_eq!(bridge.kind.as_deref(), Some("bridge"));
+
+        tap::add("tap", Some(65_534)).unwrap();
+        assert!(tap::add("tap", None).is_err(), "it is there already");
+        join_bridge("tap", "br").unwrap();
+        link_up("tap").unwrap();
+        let made = named("tap").unwrap();
+        assert_eq!(made.kind.as_deref(), Some("tun"));
+        assert_eq!(made.master, Some(bridge.index));
+
+        // One holder at a time; kept by its persistence, then by the descriptor alone.
+        let held = tap::open("tap").unwrap();
+        assert!(tap::open("tap").is_err());
+        tap::set_persistent(held.as_fd(), false).unwrap();
+        assert!(named("tap").is_some());
+        drop(held);
+        assert!(named("tap").is_none());
+
+        tap::add("tap", None).unwrap();
+        delete("tap").unwrap();
+        assert!(named("tap").is_none());
+        assert!(delete("tap").is_err());
+        delete("br").unwrap();
+        assert!(tap::add("a name that is too long", None).is_err());
     });
 }

@@ -6,14 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::{IFLA_MTU, NLM_F_CREATE, RTM_NEWLINK, attribute, link_message, request};
+use super::link::{IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO};
+use super::{IFLA_MTU, RTM_NEWLINK, link_message, request};
+use crate::netlink::{NLM_F_CREATE, NLM_F_EXCL, attribute, text};
 
-const NLM_F_EXCL: u16 = 0x200;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
@@ -54,11 +51,7 @@ pub fn add_pair(name: &str, mtu: u32, peer: Peer<'_>) -> io::Result<()> {
     attribute(&mut body, IFLA_IFNAME, &text(name));
     attribute(&mut body, IFLA_MTU, &mtu.to_ne_bytes());
     attribute(&mut body, IFLA_LINKINFO, &info);
-    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &mut body)
-}
-
-fn text(name: &str) -> Vec<u8> {
-    [name.as_bytes(), b"\0"].concat()
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &body)
 }
 
 /// Lets the kernel compute checksums and cut segments before it sends by this link, as for hardware that can do neither.
