@@ -72,6 +72,24 @@ pub fn guest_network(host: &HostNetwork) -> GuestNetwork {
     }
 }
 
+/// What `/etc/resolv.conf` says where there is this network: the host's file with the name servers of the network.
+#[must_use]
+pub fn resolv_conf(network: &GuestNetwork, host: &[u8]) -> Vec<u8> {
+    let mut text: String = network
+        .nameservers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    for line in String::from_utf8_lossy(host).lines() {
+        let word = line.split_whitespace().next();
+        if matches!(word, Some("search" | "domain" | "options" | "sortlist")) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.into_bytes()
+}
+
 /// Arguments of passt for a guest with these published ports. `socket` is the number of the descriptor that leads to the guest, `ready` that
 /// of the pipe on which it reports that it listens.
 #[must_use]

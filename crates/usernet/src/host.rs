@@ -1,9 +1,15 @@
 //! What the network of this host looks like: default routes and name servers. Read once; planning uses the result.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
 use fs_err as fs;
+
+/// Where systemd's resolver, which listens on the loopback, names the servers that it asks: `systemd-resolved(8)`.
+const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
+/// How much of a `resolv.conf` is read.
+const MAX_RESOLV_CONF: u64 = 64 << 10;
 
 /// What of the host's network a plan depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +18,8 @@ pub struct HostNetwork {
     pub ipv4_route: Option<String>,
     /// Interface of the IPv6 default route.
     pub ipv6_route: Option<String>,
-    /// Name servers of `/etc/resolv.conf` that a guest can reach by their address: no loopback, no link-local ones.
+    /// Name servers of `/etc/resolv.conf` that a guest can reach by their address: no loopback, no link-local ones. Where
+    /// it names none but systemd's resolver, those that this one asks.
     pub nameservers: Vec<IpAddr>,
     /// Whether `/etc/resolv.conf` names a server on the host's loopback.
     pub loopback_nameserver: bool,
@@ -21,17 +28,25 @@ pub struct HostNetwork {
 }
 
 impl HostNetwork {
-    /// Reads `/proc/net/route`, `/proc/net/ipv6_route` and `/etc/resolv.conf`. What cannot be read counts as empty: a
+    /// Reads `/proc/net/route`, `/proc/net/ipv6_route`, `/etc/resolv.conf` and systemd's. What cannot be read counts as empty: a
     /// host without a network runs machines without one.
     #[must_use]
     pub fn discover() -> Self {
         let read = |path: &str| {
             fs::read(Path::new(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         };
-        let mut found = Self::from_resolv_conf(&read("/etc/resolv.conf").unwrap_or_default());
+        let mut found = Self::from_resolv_conf(&String::from_utf8_lossy(&resolv_conf()));
+        if found.nameservers.is_empty() && found.loopback_nameserver {
+            found.ask_upstream(&String::from_utf8_lossy(&read_some(UPSTREAM)));
+        }
         found.ipv4_route = default_route_v4(&read("/proc/net/route").unwrap_or_default());
         found.ipv6_route = default_route_v6(&read("/proc/net/ipv6_route").unwrap_or_default());
         found
+    }
+
+    /// Takes the servers of the file in which a resolver on the loopback names them.
+    fn ask_upstream(&mut self, text: &str) {
+        self.nameservers = Self::from_resolv_conf(text).nameservers;
     }
 
     /// Only the name servers and the search list of a `resolv.conf(5)`.
@@ -58,6 +73,20 @@ impl HostNetwork {
         }
         found
     }
+}
+
+/// The host's `/etc/resolv.conf`. What cannot be read is as if it was not there: who has no names says so.
+#[must_use]
+pub fn resolv_conf() -> Vec<u8> {
+    read_some("/etc/resolv.conf")
+}
+
+fn read_some(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs::File::open(path) {
+        let _ = file.take(MAX_RESOLV_CONF).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -148,5 +177,16 @@ mod tests {
         );
         assert!(found.loopback_nameserver);
         assert_eq!(found.search, ["a.example", "b.example"]);
+    }
+
+    #[test]
+    fn a_resolver_on_the_loopback_is_asked_for_its_own() {
+        let mut found = HostNetwork::from_resolv_conf("nameserver 127.0.0.53\nsearch a.example\n");
+        found.ask_upstream("nameserver 192.0.2.1\nnameserver 127.0.0.1\nsearch other\n");
+        assert_eq!(
+            found.nameservers,
+            ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
+        );
+        assert_eq!(found.search, ["a.example"]);
     }
 }

@@ -361,7 +361,7 @@ impl Sandbox<'_> {
         }
         Ok(StepJob {
             root,
-            resolv_conf: network.map_or_else(network::host_resolv_conf, |network| {
+            resolv_conf: network.map_or_else(firebuild_usernet::host::resolv_conf, |network| {
                 network.resolv_conf.clone()
             }),
             capture: self.namespace()?.scope != Scope::Host,

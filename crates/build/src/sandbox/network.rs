@@ -11,15 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use firebuild_sandbox::job::{Job, NetworkJob, Reply};
-use firebuild_usernet::guest::{GuestNetwork, guest_network};
-use firebuild_usernet::host::HostNetwork;
+use firebuild_usernet::guest::{guest_network, resolv_conf};
+use firebuild_usernet::host::{self, HostNetwork};
 use firebuild_usernet::passt::UserNetwork;
 
 use super::ids::IdSpace;
 use crate::exec::{ExecError, ExecErrorKind};
-
-/// How much of the host's `resolv.conf` a step is given.
-const MAX_RESOLV_CONF: u64 = 64 << 10;
 
 /// How steps without a wish of their own reach the network.
 #[derive(Debug, Default)]
@@ -118,63 +115,7 @@ fn make(passt: &std::path::Path, ids: &IdSpace) -> Result<OwnNetwork, ExecError>
     let outside = UserNetwork::start(passt, &host, frames).map_err(failed)?;
     Ok(OwnNetwork {
         namespace,
-        resolv_conf: resolv_conf_of(&guest, &host_resolv_conf()),
+        resolv_conf: resolv_conf(&guest, &host::resolv_conf()),
         _outside: outside,
     })
-}
-
-/// The host's `/etc/resolv.conf`.
-pub(super) fn host_resolv_conf() -> Vec<u8> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs_err::File::open("/etc/resolv.conf") {
-        // What cannot be read is as if it was not there; a step without names says so itself.
-        let _ = file.take(MAX_RESOLV_CONF).read_to_end(&mut bytes);
-    }
-    bytes
-}
-
-/// The host's file with the name servers that the network has.
-fn resolv_conf_of(network: &GuestNetwork, host: &[u8]) -> Vec<u8> {
-    let mut text: String = network
-        .nameservers
-        .iter()
-        .map(|server| format!("nameserver {server}\n"))
-        .collect();
-    for line in String::from_utf8_lossy(host).lines() {
-        let word = line.split_whitespace().next();
-        if matches!(word, Some("search" | "domain" | "options" | "sortlist")) {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    text.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use firebuild_usernet::guest::guest_network;
-    use firebuild_usernet::host::HostNetwork;
-
-    use super::resolv_conf_of;
-
-    fn steps(host: &str) -> String {
-        let found = HostNetwork::from_resolv_conf(host);
-        String::from_utf8(resolv_conf_of(&guest_network(&found), host.as_bytes())).unwrap()
-    }
-
-    #[test]
-    fn name_servers_are_those_that_can_be_reached() {
-        assert_eq!(
-            steps(
-                "# made by x\nnameserver 192.0.2.1\nnameserver 127.0.0.53\noptions ndots:2\nsearch a b\n"
-            ),
-            "nameserver 192.0.2.1\noptions ndots:2\nsearch a b\n"
-        );
-        assert_eq!(
-            steps("nameserver 127.0.0.53\noptions edns0\n"),
-            "nameserver 10.0.2.3\noptions edns0\n"
-        );
-        assert_eq!(steps(""), "nameserver 10.0.2.3\n");
-    }
 }

@@ -6,9 +6,9 @@ use firebuild_build::exec::{ExecError, ExecErrorKind};
 use firebuild_guest_proto::config::DiskRef;
 use firebuild_guest_proto::{Channel, MODULES_DIR, RootLayout, RunConfig};
 use firebuild_rootfs::ext4;
-use firebuild_vm::net::guest::guest_network;
-use firebuild_vm::net::host::HostNetwork;
-use firebuild_vm::run_dir::reclaim;
+use firebuild_vm::net::guest::{self, guest_network};
+use firebuild_vm::net::host::{self as host_network, HostNetwork};
+use firebuild_vm::run_dir::{quiesce, reclaim};
 use firebuild_vm::spec::{
     ConsoleLog, Disk, DiskSettings, Hardware, Kernel as SpecKernel, KernelFormat, Network,
     ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT, UserNetwork, VmSpec,
@@ -218,18 +218,14 @@ fn failed_launch(error: firebuild_vm::launch::LaunchError) -> ExecError {
 /// What `/etc/resolv.conf` of a step says: the resolver that a guest reaches.
 pub(super) fn resolv_conf() -> Vec<u8> {
     let network = guest_network(&HostNetwork::discover());
-    let mut text = String::new();
-    for server in network.nameservers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !network.search.is_empty() {
-        text.push_str(&format!("search {}\n", network.search.join(" ")));
-    }
-    text.into_bytes()
+    guest::resolv_conf(&network, &host_network::resolv_conf())
 }
 
 /// Removes the run dirs of builds that have died; their machines died with them.
 fn sweep(base: &Path) {
+    let Ok(_nobody_makes_one) = quiesce(base) else {
+        return; // no build has had a VM since the boot
+    };
     let Ok(entries) = fs_err::read_dir(base) else {
         return;
     };

@@ -65,3 +65,22 @@ fn ports_are_handed_to_passt() {
         &["--udp-ports", "127.0.0.1/5353:53"]
     ));
 }
+
+#[test]
+fn name_servers_of_steps_are_those_that_can_be_reached() {
+    let steps = |host: &str| {
+        let found = HostNetwork::from_resolv_conf(host);
+        String::from_utf8(super::resolv_conf(&guest_network(&found), host.as_bytes())).unwrap()
+    };
+    assert_eq!(
+        steps(
+            "# made by x\nnameserver 192.0.2.1\nnameserver 127.0.0.53\noptions ndots:2\nsearch a b\n"
+        ),
+        "nameserver 192.0.2.1\noptions ndots:2\nsearch a b\n"
+    );
+    assert_eq!(
+        steps("nameserver 127.0.0.53\noptions edns0\n"),
+        "nameserver 10.0.2.3\noptions edns0\n"
+    );
+    assert_eq!(steps(""), "nameserver 10.0.2.3\n");
+}
