@@ -4,14 +4,13 @@
 //! what it gives can be planned.
 
 mod hardware;
+mod network;
 
 use std::fmt;
 
-use crate::capability::{Capabilities, KvmState, UserNetworking};
+use crate::capability::{Capabilities, KvmState};
 use crate::cmdline::{self, CmdlineError};
-use crate::spec::{
-    Accel, Disk, InitrdPart, MachineType, Network, PortPublish, Protocol, SPEC_FORMAT, VmSpec,
-};
+use crate::spec::{Accel, Disk, InitrdPart, MachineType, SPEC_FORMAT, VmSpec};
 
 /// Longest machine name in bytes (the limit of Firecracker's `--id`).
 pub const MAX_ID_BYTES: usize = 64;
@@ -161,7 +160,7 @@ impl VmSpec {
         self.check_boot(can)?;
         self.check_disks(can)?;
         let mut notices = Vec::new();
-        self.check_network(can, &mut notices)?;
+        network::check(&self.network, can, &mut notices)?;
         hardware::check(&self, can)?;
         self.check_mmds()?;
         let accel = self.choose_accel(can)?;
@@ -270,59 +269,6 @@ impl VmSpec {
         Ok(())
     }
 
-    fn check_network(&self, can: &Capabilities, notices: &mut Vec<String>) -> Check {
-        let Network::User(network) = &self.network else {
-            return Ok(());
-        };
-        let (ipv6, udp) = match &can.user_network {
-            UserNetworking::Full { ipv6 } => (*ipv6, true),
-            UserNetworking::PublishedOnly { reason } => {
-                notices.push(reason.clone());
-                (false, false)
-            }
-            UserNetworking::Missing { reason } => {
-                return Err(CheckError::new(
-                    CheckErrorKind::Network,
-                    format!("no user-mode network: {reason}"),
-                ));
-            }
-        };
-        let ports = &network.publish;
-        if ports.len() > MAX_PORTS {
-            let message = format!(
-                "{} published ports are too many, a machine takes {MAX_PORTS}",
-                ports.len()
-            );
-            return Err(CheckError::new(CheckErrorKind::Port, message));
-        }
-        for (index, port) in ports.iter().enumerate() {
-            if port.host_port == 0 || port.guest_port == 0 {
-                return Err(CheckError::new(
-                    CheckErrorKind::Port,
-                    format!("published port {port} has a port of 0"),
-                ));
-            }
-            if port.protocol == Protocol::Udp && !udp {
-                let message = format!(
-                    "port {port} cannot be published: UDP needs passt; install the package passt"
-                );
-                return Err(CheckError::new(CheckErrorKind::Port, message));
-            }
-            if port.listen_ip().is_ipv6() && !ipv6 {
-                let message = format!(
-                    "port {port} is published on IPv6, but the guest has none: it needs passt and an IPv6 default route"
-                );
-                return Err(CheckError::new(CheckErrorKind::Port, message));
-            }
-            if let Some(other) = ports[..index].iter().find(|other| overlap(other, port)) {
-                let message =
-                    format!("published ports {other} and {port} want the same port of the host");
-                return Err(CheckError::new(CheckErrorKind::Port, message));
-            }
-        }
-        Ok(())
-    }
-
     fn check_mmds(&self) -> Check {
         match &self.mmds {
             Some(mmds) if !mmds.document.is_object() => Err(CheckError::new(
@@ -376,15 +322,6 @@ fn check_id(id: &str) -> Check {
         return Err(CheckError::new(CheckErrorKind::Id, message));
     }
     Ok(())
-}
-
-/// Whether two published ports would listen on the same address.
-fn overlap(a: &PortPublish, b: &PortPublish) -> bool {
-    if (a.host_port, a.protocol) != (b.host_port, b.protocol) {
-        return false;
-    }
-    let (a, b) = (a.listen_ip(), b.listen_ip());
-    a == b || a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
 }
 
 #[cfg(test)]

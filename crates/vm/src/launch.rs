@@ -28,8 +28,8 @@ use crate::agent::ChannelEnd;
 use crate::console::Console;
 use crate::hardware::{InterfaceLimits, RateLimiter, TokenBucket};
 use crate::machine::{Machine, Process};
-use crate::net::guard;
 use crate::net::ports::{PortError, check_free};
+use crate::net::{bridge, guard};
 use crate::places::PlaceError;
 use crate::plan::{
     Access, CHANNEL_HOST, CHANNEL_LISTENER, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD,
@@ -304,6 +304,10 @@ impl Descriptors {
             match descriptor {
                 Descriptor::Open { name, path, access } => {
                     made.insert(name.clone(), open_file(path, *access, name, user)?);
+                }
+                Descriptor::Tap { name, link, netns } => {
+                    let tap = bridge::open_tap(link, netns.as_deref());
+                    made.insert(name.clone(), tap.map_err(|e| failed(name, e))?);
                 }
                 Descriptor::Memory { name, parts } => {
                     made.insert(name.clone(), fill_memory(name, parts, user)?);

@@ -30,6 +30,7 @@ use rustix::process::{Pid, Signal};
 use crate::agent::ChannelEnd;
 use crate::backend::exit_reason;
 use crate::console::Console;
+use crate::net::bridge::Joined;
 use crate::plan::Role;
 use crate::remainder::Remainder;
 use crate::run_dir::RunDir;
@@ -57,6 +58,7 @@ pub struct Machine {
     remainders: Vec<Remainder>,
     /// Name of the backend that planned it.
     backend: String,
+    network: Option<Joined>,
     killed: bool,
 }
 
@@ -152,6 +154,7 @@ impl Machine {
             initrd: None,
             files: Vec::new(),
             remainders: Vec::new(),
+            network: None,
             killed: false,
         }
     }
@@ -162,6 +165,11 @@ impl Machine {
 
     pub(crate) fn set_remainders(&mut self, remainders: Vec<Remainder>) {
         self.remainders = remainders;
+    }
+
+    /// Takes over what the machine has of a private bridge: [`Machine::finish`] gives it back once the VMM has ended.
+    pub fn keep_network(&mut self, network: Joined) {
+        self.network = Some(network);
     }
 
     pub(crate) fn add_guard(&mut self, guard: JoinHandle<()>) {
@@ -450,6 +458,9 @@ impl Machine {
                     error,
                 ));
             }
+        }
+        for (what, error) in self.network.take().map(Joined::leave).unwrap_or_default() {
+            errors.push(CleanupError::new(what, error));
         }
         // A run dir that lists what is still there is kept for `purge` and the next start, which try again.
         if let Some(dir) = self.dir.take().filter(|_| all_gone) {

@@ -113,6 +113,19 @@ pub enum Descriptor {
         /// How it is opened.
         access: Access,
     },
+    /// The tap of a private bridge, which exists already. It vanishes with the last holder of this descriptor.
+    Tap {
+        /// Name inside the plan.
+        name: String,
+        /// Name of the link.
+        link: String,
+        /// Network namespace that it is in; that of the launcher where none is given.
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "crate::text::maybe_path"
+        )]
+        netns: Option<PathBuf>,
+    },
     /// A memory file (`memfd_create(2)`) with these parts one after the other.
     Memory {
         /// Name inside the plan.

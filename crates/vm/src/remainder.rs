@@ -5,7 +5,7 @@
 //! owner was killed. A run dir goes last: what could not be removed stays listed, for the next attempt.
 //!
 //! What the machine has of a private bridge is recorded elsewhere, since it is shared by all users of a network
-//! namespace: `net::bridge`.
+//! namespace: [`crate::net::bridge`].
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 //! <base>/                  0711, ours          $XDG_RUNTIME_DIR/firebuild, or /run/firebuild for root
 //! └── <short id>/          0700, ours          gone with the machine, and at reboot
 //!     ├── lock             held (flock) as long as the owner of the machine lives
+//!     ├── remainders.json  what else there is of the machine on this host, written before it is made
 //!     └── *.sock           control sockets of the owner; the VMM itself gets connected descriptors, never a path
 //! ```
 //!
@@ -18,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::remainder;
 use crate::uid::{UidError, UidLease};
@@ -151,6 +152,8 @@ impl RunDir {
         let path = Self::place(base, id)?;
         socket_in(&path, "control.sock")?;
         make_base(base)?;
+        // Until it is locked it would look like that of a dead machine.
+        let _making = quiesce(base)?;
         if path.symlink_metadata().is_ok() {
             reclaim(&path)?;
         }
@@ -249,6 +252,23 @@ impl RunDir {
     }
 }
 
+/// Keeps run dirs from being made under `base`, as long as the value lives: one that is not locked then is a dead
+/// machine's. Waits for those that are being made.
+///
+/// # Errors
+/// When `base` is not there or cannot be locked.
+pub fn quiesce(base: &Path) -> Result<OwnedFd, RunDirError> {
+    let failed = |source: rustix::io::Errno| RunDirError::io(base, source.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(base, flags, Mode::empty()).map_err(failed)?;
+    loop {
+        match rustix::fs::flock(&dir, FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            locked => return locked.map(|()| dir).map_err(failed),
+        }
+    }
+}
+
 /// Whether the owner of the machine in this run dir lives.
 ///
 /// # Errors
@@ -262,7 +282,7 @@ pub fn is_alive(path: &Path) -> Result<bool, RunDirError> {
     }
 }
 
-/// Removes the run dir of a machine whose owner has died.
+/// Removes the run dir of a machine whose owner has died, after what it lists as left elsewhere.
 ///
 /// # Errors
 /// [`RunDirErrorKind::InUse`] while the owner lives; when something cannot be removed.
@@ -325,7 +345,7 @@ fn lock(path: &Path) -> Result<Option<OwnedFd>, RunDirError> {
     options.write(true).create(true).truncate(false);
     options
         .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let file = options
         .open(&name)
         .map_err(|source| RunDirError::io(&name, source))?;

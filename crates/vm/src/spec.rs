@@ -205,6 +205,18 @@ pub enum Network {
     Bridge(BridgeNetwork),
 }
 
+impl Network {
+    /// Ports of the host that lead to ports of the guest.
+    #[must_use]
+    pub fn publish(&self) -> &[PortPublish] {
+        match self {
+            Network::None => &[],
+            Network::User(network) => &network.publish,
+            Network::Bridge(network) => &network.publish,
+        }
+    }
+}
+
 /// User-mode networking. See `docs/design/0001-user-network.md`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,7 +226,7 @@ pub struct UserNetwork {
     pub publish: Vec<PortPublish>,
 }
 
-/// The guest's end of a private bridge. `net::bridge` makes the tap, the bridge and their rules
+/// The guest's end of a private bridge. [`net::bridge`](crate::net::bridge) makes the tap, the bridge and their rules
 /// before the machine is planned, and takes them away after its end; a backend only opens the tap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

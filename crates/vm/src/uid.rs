@@ -146,6 +146,47 @@ impl UidLease {
     }
 }
 
+/// Removes the locks of ids whose holders were killed; they hold nothing, and are no more than files that nobody needs.
+/// Gives their number.
+///
+/// # Errors
+/// The first that cannot be removed.
+pub fn sweep() -> Result<usize, UidError> {
+    sweep_in(Path::new(LOCK_DIR))
+}
+
+fn sweep_in(dir: &Path) -> Result<usize, UidError> {
+    let failed = |path: &Path, source| UidError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(dir) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(|source| failed(dir, source))?,
+    };
+    let mut removed = 0;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry
+            .file_name()
+            .to_str()
+            .is_none_or(|name| name.parse::<u32>().is_err())
+        {
+            continue;
+        }
+        let Ok(file) = fs::File::open(&path) else {
+            continue; // given back meanwhile
+        };
+        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Who opened it before it goes, and locks it after, sees that it is no longer the one of that name.
+        if free && is_same_file(&file, &path) {
+            fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 impl Drop for UidLease {
     fn drop(&mut self) {
         // Before the lock goes, so that nobody holds the lock of a file that is about to vanish.
@@ -206,6 +247,14 @@ mod tests {
             63_000
         );
         drop(second);
+        // A killed holder leaves a file without a lock; a living one is not touched.
+        fs_err::write(dir.path().join("63001"), "").unwrap();
+        fs_err::write(dir.path().join("stranger"), "").unwrap();
+        let held = UidLease::acquire_in(dir.path(), 63_000..63_001).unwrap();
+        assert_eq!(super::sweep_in(dir.path()).unwrap(), 1);
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 2);
+        drop(held);
+        fs_err::remove_file(dir.path().join("stranger")).unwrap();
         assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

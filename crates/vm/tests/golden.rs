@@ -57,6 +57,7 @@ const CASES: &[(&str, Host)] = &[
     ),
     ("hardware", SERVER),
     ("microvm", SERVER),
+    ("bridge-ports", SERVER),
     ("passt-ports", SERVER),
     (
         "passt-offline",

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 
+use firebuild_guest_proto::MacAddress;
+
 use super::{CheckError, CheckErrorKind, CheckedAccel};
 use crate::capability::{Capabilities, KvmState, UserNetworking};
 use crate::hardware::{DiskSettings, Hardware, HardwareSupport};
 use crate::spec::{
-    Accel, ConsoleLog, Disk, InitrdPart, Kernel, KernelFormat, MachineType, Network, PortPublish,
-    Protocol, SPEC_FORMAT, UserNetwork, VmSpec,
+    Accel, BridgeNetwork, ConsoleLog, Disk, InitrdPart, Kernel, KernelFormat, MachineType, Network,
+    PortPublish, Protocol, SPEC_FORMAT, UserNetwork, VmSpec,
 };
 
 pub(super) fn capabilities() -> Capabilities {
@@ -172,8 +174,7 @@ fn ports_are_refused_by_name() {
                 port(None, 80, tcp),
                 port(None, 80, Protocol::Udp),
                 port(Some("127.0.0.1"), 81, tcp),
-                port(Some("127.0.0.2"), 81, tcp),
-                port(Some("::"), 80, tcp),
+                port(Some("::"), 82, tcp),
             ],
         }),
         ..spec()
@@ -183,6 +184,57 @@ fn ports_are_refused_by_name() {
         ..capabilities()
     };
     fine.check(&can).unwrap();
+    // passt counts ports, not addresses.
+    let twice = VmSpec {
+        network: Network::User(UserNetwork {
+            publish: vec![port(Some("127.0.0.1"), 80, tcp), port(Some("::1"), 80, tcp)],
+        }),
+        ..spec()
+    };
+    let error = twice.check(&can).unwrap_err();
+    assert_eq!(error.kind(), CheckErrorKind::Port);
+    let text = error.to_string();
+    assert!(
+        text.contains("127.0.0.1:80:80/tcp and [::1]:80:80/tcp: passt takes port 80"),
+        "{text}"
+    );
+}
+
+fn bridge(publish: Vec<PortPublish>) -> BridgeNetwork {
+    BridgeNetwork {
+        tap: "fb0123456789ab".to_owned(),
+        mac: MacAddress([2, 0xfb, 10, 251, 0, 2]),
+        netns: None,
+        publish,
+    }
+}
+
+#[test]
+fn bridges_are_checked() {
+    let tcp = Protocol::Tcp;
+    let fine = VmSpec {
+        network: Network::Bridge(bridge(vec![
+            port(None, 80, tcp),
+            port(None, 80, Protocol::Udp),
+            port(Some("127.0.0.1"), 81, tcp),
+            port(Some("127.0.0.2"), 81, tcp),
+        ])),
+        ..spec()
+    };
+    fine.check(&capabilities()).unwrap();
+    let with = |change: &dyn Fn(&mut BridgeNetwork)| {
+        let mut network = bridge(Vec::new());
+        change(&mut network);
+        refusal(|s| s.network = Network::Bridge(network)).to_string()
+    };
+    for name in ["", "..", "a/b", "sixteen-bytes-xx"] {
+        let text = with(&|network| network.tap = name.to_owned());
+        assert!(text.contains("name of the tap"), "{name}: {text}");
+    }
+    assert!(with(&|network| network.mac.0[0] = 3).contains("group"));
+    assert!(with(&|network| network.netns = Some("x".into())).contains("not absolute"));
+    let text = with(&|network| network.publish = vec![port(Some("::1"), 80, tcp)]);
+    assert!(text.contains("--network=user"), "{text}");
 }
 
 #[test]

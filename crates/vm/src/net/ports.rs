@@ -1,8 +1,10 @@
-//! Published ports are tried before anything starts, so that a taken one is an error with its address.
+//! Published ports are tried before anything starts, so that a taken one is an error with its address. Those that rules lead
+//! into a guest are held as long as it runs, so that no other program takes them.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -69,13 +71,21 @@ impl std::error::Error for PortError {
 /// The first port that cannot be had. Another program may still take one before the network of the machine does; then
 /// that reports it.
 pub fn check_free(ports: &[PortPublish]) -> Result<(), PortError> {
-    for &port in ports {
-        try_listen(port).map_err(|source| PortError { port, source })?;
-    }
-    Ok(())
+    hold(ports).map(drop)
 }
 
-fn try_listen(port: PortPublish) -> io::Result<()> {
+/// Listens on every port. Nobody takes the connections: they never get here where rules lead them elsewhere.
+///
+/// # Errors
+/// The first port that cannot be had.
+pub(crate) fn hold(ports: &[PortPublish]) -> Result<Vec<OwnedFd>, PortError> {
+    ports
+        .iter()
+        .map(|&port| listen(port).map_err(|source| PortError { port, source }))
+        .collect()
+}
+
+fn listen(port: PortPublish) -> io::Result<OwnedFd> {
     let address = SocketAddr::new(port.listen_ip(), port.host_port);
     let family = if address.is_ipv4() {
         AddressFamily::INET
@@ -99,7 +109,7 @@ fn try_listen(port: PortPublish) -> io::Result<()> {
     if port.protocol == Protocol::Tcp {
         rustix::net::listen(&socket, 1)?;
     }
-    Ok(())
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@
 //! | initrd (memory) | `-initrd /proc/self/fd/N` |
 //! | disks | `-add-fd`, `/dev/fdset/N` |
 //! | channel, control, console | one end of a socket pair, `-chardev socket,fd=N` |
-//! | network | one end of a socket pair, `-netdev stream,addr.type=fd` |
+//! | network of passt | one end of a socket pair, `-netdev stream,addr.type=fd` |
+//! | tap of a bridge | `-netdev tap,fd=N` |
 
 use std::path::{Path, PathBuf};
 
-use firebuild_guest_proto::CHANNEL_PORT_NAME;
+use firebuild_guest_proto::{CHANNEL_PORT_NAME, MacAddress};
 use firebuild_usernet::guard::FRAME_BUFFER_BYTES;
 use firebuild_usernet::guest::{GUEST_MAC, passt_args};
 
@@ -26,7 +27,7 @@ use crate::plan::{
     Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, Guard, INITRD,
     InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedProcess, Role, RunAs, plain_environment,
 };
-use crate::spec::{Disk, KernelFormat, MachineType, Network, UserNetwork};
+use crate::spec::{BridgeNetwork, Disk, KernelFormat, MachineType, Network, UserNetwork};
 
 /// First port that every user may listen on (`ip_unprivileged_port_start`, `ip-sysctl.rst`).
 const FIRST_FREE_PORT: u16 = 1024;
@@ -54,6 +55,9 @@ pub(super) fn plan(
     let mut processes = Vec::new();
     let mut ports = Vec::new();
     let mut low_ports = false;
+    if let Network::Bridge(network) = &spec.network {
+        vmm.network_by_tap(network);
+    }
     if let Network::User(network) = &spec.network {
         ports.clone_from(&network.publish);
         low_ports = run_as.is_some() && ports.iter().any(|port| port.host_port < FIRST_FREE_PORT);
@@ -365,7 +369,20 @@ impl Vmm {
             "-netdev",
             &format!("stream,id=network,server=off,addr.type=fd,addr.str={network}"),
         ]);
-        self.network_device();
+        self.network_device(GUEST_MAC);
+    }
+
+    fn network_by_tap(&mut self, network: &BridgeNetwork) {
+        let name = "network.tap";
+        self.descriptors.push(Descriptor::Tap {
+            name: name.to_owned(),
+            link: network.tap.clone(),
+            netns: network.netns.clone(),
+        });
+        let fd = self.inherit(name);
+        // vhost-net would give QEMU's work to the host's kernel; without it the same works everywhere.
+        self.arg(&["-netdev", &format!("tap,id=network,fd={fd},vhost=off")]);
+        self.network_device(network.mac);
     }
 
     fn network_by_slirp(&mut self, network: &UserNetwork) {
@@ -373,14 +390,14 @@ impl Vmm {
             "-netdev",
             &format!("user,id=network,{}", slirp::options(network)),
         ]);
-        self.network_device();
+        self.network_device(GUEST_MAC);
     }
 
-    fn network_device(&mut self) {
+    fn network_device(&mut self, mac: MacAddress) {
         // No option ROM: nothing boots from the network.
         self.arg(&[
             "-device",
-            &format!("virtio-net-pci,netdev=network,mac={},romfile=", GUEST_MAC),
+            &format!("virtio-net-pci,netdev=network,mac={mac},romfile="),
         ]);
     }
 }
