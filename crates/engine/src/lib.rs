@@ -44,6 +44,7 @@ pub mod run;
 mod sparse;
 pub mod stop;
 pub mod storage;
+mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod wait;

@@ -5,9 +5,8 @@ use firebuild_vm::run_dir::reclaim;
 
 use crate::error::Error;
 use crate::instance::{Instance, InstanceError, InstanceErrorKind, Instances, Owned, boot_id};
-use crate::monitor::control::Request;
+use crate::kill::end;
 use crate::paths::Paths;
-use crate::stop::tell;
 
 /// Removes the record of an instance that has ended, with its logs; `force` ends it first.
 ///
@@ -16,8 +15,7 @@ use crate::stop::tell;
 pub fn rm(paths: &Paths, wanted: &str, force: bool) -> Result<(), InstanceError> {
     let instance = Instances::new(paths).find(wanted)?;
     if force {
-        tell(&instance, &Request::Kill { signal: None })?;
-        instance.wait_for_owner()?;
+        end(&instance)?;
     }
     match instance.try_own() {
         Ok(Some(owned)) => remove(owned),
@@ -43,7 +41,7 @@ pub(crate) fn remove(owned: Owned) -> Result<(), InstanceError> {
 
 /// Kills what a killed owner may have left. Processes die with their owner; this is for the case that
 /// something kept one of them.
-fn end_processes(instance: &Instance) -> Result<(), InstanceError> {
+pub(crate) fn end_processes(instance: &Instance) -> Result<(), InstanceError> {
     // A record that cannot be read names no process.
     let Ok(Some(machine)) = instance.machine() else {
         return Ok(());
@@ -57,7 +55,7 @@ fn end_processes(instance: &Instance) -> Result<(), InstanceError> {
     Ok(())
 }
 
-fn reclaim_run_dir(instance: &Instance) -> Result<(), InstanceError> {
+pub(crate) fn reclaim_run_dir(instance: &Instance) -> Result<(), InstanceError> {
     let failed = |error: firebuild_vm::run_dir::RunDirError| {
         Error::caused(
             InstanceErrorKind::Io,

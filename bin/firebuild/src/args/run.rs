@@ -68,8 +68,8 @@ pub(crate) struct RunArgs {
     /// Whether to use KVM
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
-    /// Network of the VM: user or none
-    #[arg(long, value_enum, default_value_t = NetworkArg::User)]
+    /// Network of the VM
+    #[arg(long, value_enum, default_value_t = NetworkArg::Auto)]
     pub(crate) network: NetworkArg,
     /// Print what would be started instead of starting it
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -113,8 +113,12 @@ impl From<Accel> for firebuild_engine::run::Accel {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkArg {
+    /// User where the VMM has it (QEMU), else bridge
+    Auto,
     /// User-mode: no privileges, no set-up
     User,
+    /// An address of its own on a private bridge of this host, behind NAT; as root
+    Bridge,
     /// Loopback only
     None,
 }

@@ -123,7 +123,8 @@ fn image_disk(paths: &Paths, request: &Request, roots: &Roots) -> Result<ImageDi
 fn mention_unused(args: &RunArgs, log: &Log) {
     let mut unused = args.machine.unused_by_run();
     unused.extend(args.cni.given());
-    unused.extend(args.jailer.given());
+    let jailer = args.jailer.given().into_iter();
+    unused.extend(jailer.filter(|flag| *flag != "--netns" || args.network != NetworkArg::Bridge));
     unused.extend(args.tracing.given());
     if !args.identity_file.is_empty() {
         unused.push("--identity-file");
@@ -178,9 +179,14 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
             .extend(ports::parse(text).map_err(|error| Failure::new(error).code(2))?);
     }
     request.network = match args.network {
+        NetworkArg::Auto => NetworkMode::Auto,
         NetworkArg::User => NetworkMode::User,
+        NetworkArg::Bridge => NetworkMode::Bridge,
         NetworkArg::None => NetworkMode::None,
     };
+    if args.network == NetworkArg::Bridge {
+        request.netns.clone_from(&args.jailer.netns);
+    }
     request.remove = args.rm;
     request.terminal = args.tty;
     // Standard input reaches an application in the foreground, with or without `-i`.

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -276,7 +276,7 @@ impl Instances {
         })
     }
 
-    /// Directories that a crash left half-made or half-removed.
+    /// Directories that a crash left half-made or half-removed. Nobody is waited for.
     ///
     /// # Errors
     /// `Io`.
@@ -295,8 +295,15 @@ impl Instances {
             let path = entry.map_err(|error| io("list", &self.dir, error))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             // A directory without its lock was cut off before it had one.
-            if name.starts_with(ASIDE) && try_own(&path)?.is_some() {
-                leftovers.push(path);
+            if !name.starts_with(ASIDE) {
+                continue;
+            }
+            match try_own(&path, Duration::ZERO) {
+                Ok(Some(_free)) => leftovers.push(path),
+                Ok(None) => {}
+                // It was on its way out.
+                Err(_) if !path.exists() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(leftovers)
@@ -386,12 +393,31 @@ impl Instance {
         }
     }
 
+    /// Waits until its owner has let go, for at most so long; whether it has.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn wait_for_owner_within(&self, limit: Duration) -> Result<bool, InstanceError> {
+        const STEP: Duration = Duration::from_millis(5);
+        let begin = Instant::now();
+        loop {
+            match self.is_owned() {
+                Ok(false) => return Ok(true),
+                // It was removed at its end.
+                Err(error) if error.kind() == InstanceErrorKind::NotFound => return Ok(true),
+                Ok(true) if begin.elapsed() < limit => std::thread::sleep(STEP),
+                Ok(true) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Becomes the owner of an instance that nobody owns; `None` when somebody does.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn try_own(&self) -> Result<Option<Owned>, InstanceError> {
-        Ok(try_own(&self.dir)?.map(|lock| Owned {
+        Ok(try_own(&self.dir, ASKING)?.map(|lock| Owned {
             instance: self.clone(),
             lock: lock.into(),
         }))
@@ -527,7 +553,7 @@ fn lock(file: &File, path: &Path, operation: FlockOperation) -> Result<(), Insta
 
 /// The lock of a directory that nobody owns. Whoever asks for a state holds the lock for a moment and
 /// is waited for.
-fn try_own(dir: &Path) -> Result<Option<File>, InstanceError> {
+fn try_own(dir: &Path, patience: Duration) -> Result<Option<File>, InstanceError> {
     const STEP: Duration = Duration::from_millis(10);
     let path = dir.join(LOCK);
     let file = match open_lock(&path)? {
@@ -539,7 +565,7 @@ fn try_own(dir: &Path) -> Result<Option<File>, InstanceError> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Some(file)),
             Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if waited < ASKING => {
+            Err(Errno::WOULDBLOCK) if waited < patience => {
                 std::thread::sleep(STEP);
                 waited += STEP;
             }

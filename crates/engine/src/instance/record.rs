@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use firebuild_guest_proto::{Cidr, Interface, InterfaceRef};
 use firebuild_vm::spec::PortPublish;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -87,7 +88,7 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkRecord {
-    /// `user` or `none`.
+    /// `user`, `bridge` or `none`.
     pub mode: String,
     /// Hardware address of the guest's interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +105,20 @@ pub struct NetworkRecord {
     /// Published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<PortPublish>,
+}
+
+impl NetworkRecord {
+    /// The same, with what a guest's interface has.
+    #[must_use]
+    pub(crate) fn with_interface(mut self, interface: &Interface) -> Self {
+        if let InterfaceRef::Mac(mac) = &interface.select {
+            self.mac = Some(mac.to_string());
+        }
+        self.addresses = interface.addresses.iter().map(Cidr::to_string).collect();
+        let mut gateways = interface.routes.iter().filter_map(|route| route.gateway);
+        self.gateway = gateways.find(IpAddr::is_ipv4);
+        self
+    }
 }
 
 /// Which processes an instance is.

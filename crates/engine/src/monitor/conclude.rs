@@ -6,9 +6,10 @@ use super::front::{Front, Notice};
 use super::launch::{Launched, launch};
 use super::order::Order;
 use super::{disk, report};
-use crate::instance::{Ended, Owned, RECORDS};
+use crate::instance::{Ended, Instances, Owned, RECORDS};
 use crate::kernel;
 use crate::run::RunError;
+use crate::sweep::sweep;
 
 /// How an instance ended.
 #[derive(Debug)]
@@ -46,8 +47,16 @@ pub(crate) fn own(
     let Launched {
         machine,
         agent,
-        notices,
+        mut notices,
     } = launched;
+    // While the guest boots there is time to look after those who died. Nothing of theirs is in the way of this one.
+    let swept = sweep(&Instances::in_directories(
+        order.instances.clone(),
+        order.runtime.clone(),
+    ));
+    notices.extend(swept.failed.iter().map(|error| {
+        format!("what a dead VM left cannot be removed: {error}; 'firebuild purge' tells more")
+    }));
     for text in notices {
         if let Some(reporter) = &front.reporter {
             reporter.tell(&report::News::Notice { text: text.clone() });

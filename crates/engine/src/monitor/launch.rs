@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::order::Order;
-use super::{disk, initrd};
+use super::{disk, initrd, network};
 use crate::error::Error;
 use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
 use crate::run::{RunError, RunErrorKind};
@@ -66,8 +66,9 @@ fn launch_in(
     interrupted: Interrupted<'_>,
 ) -> Result<Launched, RunError> {
     // The guest's clock and entropy are as fresh as can be.
-    let guest = refreshed(&order.guest)?;
+    let mut guest = refreshed(&order.guest)?;
     let mut spec = order.spec.clone();
+    let network = network::join(owned, &dir, &backend.host, &mut spec, &mut guest)?;
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
     let (checked, plan) = plan(backend, spec, &dir)?;
     let mut signal = None;
@@ -91,6 +92,11 @@ fn launch_in(
         };
         Error::caused(kind, "cannot start the machine", error)
     })?;
+    let mut notices = plan.notices.clone();
+    if let Some(network) = network {
+        notices.extend(network.notices().iter().cloned());
+        machine.keep_network(network);
+    }
     record(owned, RECORDS.machine, &machine_record(backend, &machine))?;
     let agent = machine
         .take_channel()
@@ -103,7 +109,6 @@ fn launch_in(
                 error,
             )
         })?;
-    let mut notices = plan.notices.clone();
     notices.extend(checked.notices().iter().cloned());
     notices.dedup();
     Ok(Launched {

@@ -15,6 +15,7 @@ mod detached;
 pub mod env;
 mod error;
 mod foreground;
+pub(crate) mod network;
 mod prepare;
 mod print;
 pub mod publish;

@@ -1,22 +1,21 @@
 //! From a request to everything that a monitor needs, without starting anything.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use firebuild_guest_proto::{Channel, EnvVar, RootLayout, RunConfig, Signal, WindowSize};
 use firebuild_oci::ContainerConfig;
 use firebuild_store::Store;
-use firebuild_vm::net::guest::{GUEST_MAC, guest_network};
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
     ConsoleLog, Disk, DiskSettings, Hardware, KernelFormat, Network, ROOT_DISK_SERIAL,
-    SCRATCH_DISK_SERIAL, SPEC_FORMAT, UserNetwork, VmSpec,
+    SCRATCH_DISK_SERIAL, SPEC_FORMAT, VmSpec,
 };
 use jiff::Timestamp;
 
 use super::command::{Argv, argv};
 use super::env::merge;
 use super::error::{RunError, RunErrorKind};
+use super::network;
 use super::request::{DiskFor, ImageDisk, NetworkMode, Request};
 use crate::error::Error;
 use crate::instance::{FORMAT, InstanceId, MASK, NetworkRecord, RECORDS, Record};
@@ -76,9 +75,13 @@ pub(crate) fn prepare(
     }
     let id = InstanceId::random()
         .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot name the VM", error))?;
-    let guest = guest(request, &image, kernel, host, size, overlay, &id)?;
-    let spec = spec(paths, request, kernel, &image, overlay, &id);
-    let record = record(request, &image, kernel, host, &guest, id.clone());
+    let mode = network::resolve(request.network, true)?;
+    let mut guest = guest(request, &image, kernel, mode, size, overlay, &id)?;
+    notices.extend(network::configure(&mut guest.config, mode, host));
+    let mut spec = spec(paths, request, kernel, &image, overlay, &id);
+    spec.network = network::spec(request, mode, &id);
+    let mut record = record(request, &image, kernel, &guest, id.clone());
+    record.network = network::record(request, mode, host);
     let scratch = if overlay {
         Scratch::Empty {
             bytes: request.disk_bytes,
@@ -89,7 +92,7 @@ pub(crate) fn prepare(
         }
     };
     let modules = kernel
-        .modules_for(&purposes(request, overlay))
+        .modules_for(&purposes(mode, overlay))
         .into_iter()
         .map(|(module, path)| ModuleFile {
             name: module.file.clone(),
@@ -115,7 +118,7 @@ pub(crate) fn prepare(
 }
 
 /// What the machine that is planned for needs from its kernel; all its devices are on a PCI bus.
-fn purposes(request: &Request, overlay: bool) -> Vec<Purpose> {
+fn purposes(network: NetworkMode, overlay: bool) -> Vec<Purpose> {
     let mut purposes = vec![
         Purpose::Pci,
         Purpose::Disk,
@@ -126,7 +129,7 @@ fn purposes(request: &Request, overlay: bool) -> Vec<Purpose> {
     if overlay {
         purposes.push(Purpose::Overlay);
     }
-    if request.network == NetworkMode::User {
+    if network != NetworkMode::None {
         purposes.push(Purpose::Network);
     }
     purposes
@@ -142,7 +145,7 @@ fn guest(
     request: &Request,
     image: &ImageDisk,
     kernel: &Kernel,
-    host: &HostNetwork,
+    network: NetworkMode,
     size: Option<WindowSize>,
     overlay: bool,
     id: &InstanceId,
@@ -192,17 +195,8 @@ fn guest(
     if request.verbose {
         config.log_level = firebuild_guest_proto::LogLevel::Debug;
     }
-    if request.network == NetworkMode::User {
-        let network = guest_network(host);
-        config.interfaces = vec![network.interface];
-        config.resolver = Some(firebuild_guest_proto::Resolver {
-            nameservers: network.nameservers,
-            search: network.search,
-            options: Vec::new(),
-        });
-    }
     config.modules = kernel
-        .modules_for(&purposes(request, overlay))
+        .modules_for(&purposes(network, overlay))
         .into_iter()
         .map(|(module, _)| format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file))
         .collect();
@@ -320,12 +314,7 @@ fn spec(
         initrd: Vec::new(),
         kernel_args: request.kernel_args.clone(),
         disks,
-        network: match request.network {
-            NetworkMode::None => Network::None,
-            NetworkMode::User => Network::User(UserNetwork {
-                publish: request.publish.clone(),
-            }),
-        },
+        network: Network::None,
         console: ConsoleLog {
             path: Some(dir.join(RECORDS.console)),
             max_bytes: CONSOLE_BYTES,
@@ -341,7 +330,6 @@ fn record(
     request: &Request,
     image: &ImageDisk,
     kernel: &Kernel,
-    host: &HostNetwork,
     guest: &Guest,
     id: InstanceId,
 ) -> Record {
@@ -367,7 +355,7 @@ fn record(
         memory_mib: request.memory_mib,
         disk_bytes: request.disk_bytes,
         image_disk: image.path.display().to_string(),
-        network: network_record(request, host),
+        network: NetworkRecord::default(),
         detached: false,
         remove: request.remove,
         terminal: request.terminal,
@@ -377,32 +365,4 @@ fn record(
 
 fn masked(variable: &EnvVar) -> String {
     format!("{}={MASK}", variable.name)
-}
-
-fn network_record(request: &Request, host: &HostNetwork) -> NetworkRecord {
-    if request.network == NetworkMode::None {
-        return NetworkRecord {
-            mode: "none".to_owned(),
-            ..NetworkRecord::default()
-        };
-    }
-    let network = guest_network(host);
-    let gateway = network
-        .interface
-        .routes
-        .iter()
-        .find_map(|route| route.gateway.filter(IpAddr::is_ipv4));
-    NetworkRecord {
-        mode: "user".to_owned(),
-        mac: Some(GUEST_MAC.to_string()),
-        addresses: network
-            .interface
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        gateway,
-        nameservers: network.nameservers,
-        publish: request.publish.clone(),
-    }
 }

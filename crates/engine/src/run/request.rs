@@ -34,6 +34,8 @@ pub struct Request {
     pub publish: Vec<PortPublish>,
     /// How the guest reaches the network.
     pub network: NetworkMode,
+    /// Network namespace of the host in which the bridge is, by its path; for [`NetworkMode::Bridge`].
+    pub netns: Option<PathBuf>,
     /// Remove the record at the end.
     pub remove: bool,
     /// Give the application a terminal.
@@ -75,7 +77,8 @@ impl Request {
             hostname: None,
             name: None,
             publish: Vec::new(),
-            network: NetworkMode::User,
+            network: NetworkMode::Auto,
+            netns: None,
             remove: false,
             terminal: false,
             stdin: false,
@@ -96,9 +99,13 @@ impl Request {
 /// How a guest reaches the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// User-mode networking.
+    /// User-mode networking where the backend has it, else the bridge.
     #[default]
+    Auto,
+    /// User-mode networking: no root, no set-up.
     User,
+    /// A tap on the host's private bridge; needs root.
+    Bridge,
     /// Its loopback only.
     None,
 }

@@ -1,0 +1,51 @@
+//! The part of a private bridge that a machine gets when it is launched.
+
+use firebuild_guest_proto::RunConfig;
+use firebuild_vm::net::bridge::{self, Joined, NetworkErrorKind, Wanted};
+use firebuild_vm::net::host::HostNetwork;
+use firebuild_vm::spec::Network;
+use firebuild_vm::{RunDir, VmSpec};
+
+use crate::error::Error;
+use crate::instance::{Owned, RECORDS, Record};
+use crate::run::{RunError, RunErrorKind};
+
+/// Takes an address from the pool, makes the tap and the rules, and tells spec, guest and record. `None` for a machine
+/// that is on no bridge.
+pub(super) fn join(
+    owned: &Owned,
+    dir: &RunDir,
+    host: &HostNetwork,
+    spec: &mut VmSpec,
+    guest: &mut RunConfig,
+) -> Result<Option<Joined>, RunError> {
+    let Network::Bridge(network) = &spec.network else {
+        return Ok(None);
+    };
+    let wanted = Wanted {
+        id: &spec.id,
+        owner: dir.user().map(|(uid, _)| uid),
+        publish: &network.publish,
+        netns: network.netns.as_deref(),
+        reachable: &host.nameservers,
+    };
+    let joined = bridge::join(&wanted).map_err(|error| {
+        let kind = match error.kind() {
+            NetworkErrorKind::Port => RunErrorKind::Port,
+            _ => RunErrorKind::Launch,
+        };
+        Error::caused(kind, "no network for the machine", error)
+    })?;
+    let interface = joined.interface();
+    let told = &owned.instance().record().network;
+    let record = Record {
+        network: told.clone().with_interface(&interface),
+        ..owned.instance().record().clone()
+    };
+    owned.write(RECORDS.record, &record).map_err(|error| {
+        Error::caused(RunErrorKind::Instance, "cannot record the machine", error)
+    })?;
+    guest.interfaces = vec![interface];
+    spec.network = Network::Bridge(joined.network().clone());
+    Ok(Some(joined))
+}
