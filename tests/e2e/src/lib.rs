@@ -5,6 +5,7 @@
 //! which they are linked.
 
 mod fixtures;
+pub mod netns;
 mod process;
 pub mod servers;
 mod skip;
