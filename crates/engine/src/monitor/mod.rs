@@ -9,7 +9,7 @@
 //!
 //! An owner is one process with one loop. It holds the lock of the instance, so everybody sees whether it
 //! lives; its machine's processes die with it, and what a kill -9 of it leaves (a scratch disk, a run dir)
-//! is found by `rm`, `purge` and the next start ([`sweep`](crate::sweep)).
+//! is found by `rm`, `purge` and the next start (`sweep`).
 //!
 //! The thread that calls [`run`](crate::run) launches the VMM, and the VMM dies with that thread: call it
 //! from the main thread, before other threads exist, because signals are blocked for those that follow.

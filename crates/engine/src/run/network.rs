@@ -1,7 +1,7 @@
 //! The network of an instance: which one it gets, what its guest sets up, what its record tells.
 //!
 //! User-mode addresses are the same for every guest and known beforehand. Those of a bridge come from a pool when the
-//! machine is launched ([`join`](crate::monitor::network::join)), so the record of one that is not launched has none yet.
+//! machine is launched (`monitor::network`), so the record of one that is not launched has none yet.
 
 use std::net::IpAddr;
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Everything is made by netlink, when the first machine wants it, and gone with the last one. Who has what is written
-//! into files before it is made ([`place`]), and each address is held by the lock of its file: so the next start, or
+//! into files before it is made (`place`), and each address is held by the lock of its file: so the next start, or
 //! `purge`, finds what a killed owner left and removes that and nothing else ([`sweep`]). The rules of a machine belong to
 //! a netlink socket of its owner, where the kernel knows that, and vanish with it by themselves.
 //!
