@@ -217,6 +217,53 @@ given!(Jailer {
     "--netns" => netns,
 });
 
+/// The VMM of `run`, and how it is held.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "VMM")]
+pub(crate) struct Vmm {
+    /// What runs the VM; auto takes Firecracker where KVM works and it is installed
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Firecracker (default: firecracker on the PATH)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary_firecracker: Option<PathBuf>,
+    /// Firecracker's jailer (default: jailer on the PATH)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary_jailer: Option<PathBuf>,
+    /// Whether Firecracker runs in a jail; off is for development
+    #[arg(long, value_name = "ON", value_parser = ["on", "off"])]
+    pub(crate) jailer: Option<String>,
+    /// Directory of the jails (default: /srv/jailer)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) chroot_base: Option<PathBuf>,
+    /// User of the jailed VMM, never 0 (default: one of its own)
+    #[arg(long, value_name = "UID")]
+    pub(crate) jailer_uid: Option<u32>,
+    /// Group of the jailed VMM, never 0 (default: that of its user)
+    #[arg(long, value_name = "GID")]
+    pub(crate) jailer_gid: Option<u32>,
+    /// NUMA node of the jailed VMM's memory and processors
+    #[arg(long, value_name = "NODE")]
+    pub(crate) jailer_numa_node: Option<u32>,
+    /// Network namespace of the host in which the VM's network is
+    #[arg(long, value_name = "PATH")]
+    pub(crate) netns: Option<PathBuf>,
+    /// More about the machine and its jail, in Firecracker's words (docs/formats/machine-config.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) machine_config: Option<PathBuf>,
+}
+
+/// What runs a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Backend {
+    /// Firecracker where everything that it needs is there, else QEMU
+    Auto,
+    /// Firecracker or nothing
+    Firecracker,
+    /// QEMU or nothing
+    Qemu,
+}
+
 /// The machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Machine {
@@ -253,9 +300,16 @@ pub(crate) struct Machine {
         help_heading = "Machine"
     )]
     pub(crate) kernel_args: Option<String>,
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// Processor that the guest sees: C3, T2, T2S, T2CL or T2A (for run)
+    #[arg(
+        long,
+        value_name = "NAME",
+        ignore_case = true,
+        help_heading = "Machine"
+    )]
     pub(crate) cpu_template: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    /// Processors as pairs of threads (for run)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide_possible_values = true, help_heading = "Machine")]
     pub(crate) ht_enabled: Option<bool>,
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) ip_address: Option<String>,
@@ -288,7 +342,14 @@ given!(Machine {
 impl Machine {
     /// The flags that were given and that QEMU with user-mode networking has no use for.
     pub(crate) fn unused_by_run(&self) -> Vec<&'static str> {
-        let used = ["--mem", "--cpu", "--vmlinux-id", "--kernel-args"];
+        let used = [
+            "--mem",
+            "--cpu",
+            "--vmlinux-id",
+            "--kernel-args",
+            "--cpu-template",
+            "--ht-enabled",
+        ];
         self.given()
             .into_iter()
             .filter(|name| !used.contains(name))

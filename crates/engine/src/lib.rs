@@ -47,4 +47,5 @@ pub mod storage;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod vmm;
 pub mod wait;

@@ -29,7 +29,7 @@ pub(crate) struct ProfileCreateArgs {
         hide_default_value = true
     )]
     pub(crate) binary_jailer: String,
-    /// Base directory of jails: it exists and has at most 31 characters
+    /// Base directory of jails: it exists, and its path leaves room for those of sockets in it
     #[arg(
         long,
         value_name = "DIR",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use crate::flags::{Cni, Jailer, Machine, RunCache, Storage, Tracing};
+use crate::flags::{Cni, Machine, RunCache, Storage, Tracing, Vmm};
 
 /// `firebuild run`
 #[derive(Args, Debug)]
@@ -82,7 +82,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) cni: Cni,
     #[command(flatten)]
-    pub(crate) jailer: Jailer,
+    pub(crate) vmm: Vmm,
     #[command(flatten)]
     pub(crate) run_cache: RunCache,
     #[command(flatten)]

@@ -19,6 +19,7 @@ mod rootfs;
 mod run;
 mod shell;
 mod source;
+mod vmm;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -8,9 +8,10 @@ use firebuild_engine::monitor::{Notice, Stdio};
 use firebuild_engine::paths::Paths;
 use firebuild_engine::profile::Profile;
 use firebuild_engine::run::{self, ImageDisk, NetworkMode, Request, env, publish as ports};
+use firebuild_engine::vmm::machine_config;
 use firebuild_oci::Reference;
 
-use super::{Done, publish};
+use super::{Done, publish, vmm};
 use crate::args::{NetworkArg, PrintVm, ProgressMode, RunArgs};
 use crate::failure::{FAILED_TO_RUN, Failure};
 use crate::flags::{Log, Roots};
@@ -22,7 +23,7 @@ use crate::sizes;
 /// Runs the command.
 pub(crate) fn run(paths: &Paths, args: &RunArgs, profile: &Profile, log: &Log) -> Done {
     let roots = args.storage.roots(profile);
-    let mut request = request(args)?;
+    let mut request = request(args, profile)?;
     request.kernel_root.clone_from(&roots.kernel);
     mention_unused(args, log);
     // Before the signals of this process become the application's: Ctrl+C ends a pull as it ends any program.
@@ -123,8 +124,9 @@ fn image_disk(paths: &Paths, request: &Request, roots: &Roots) -> Result<ImageDi
 fn mention_unused(args: &RunArgs, log: &Log) {
     let mut unused = args.machine.unused_by_run();
     unused.extend(args.cni.given());
-    let jailer = args.jailer.given().into_iter();
-    unused.extend(jailer.filter(|flag| *flag != "--netns" || args.network != NetworkArg::Bridge));
+    if args.vmm.netns.is_some() && args.network == NetworkArg::User {
+        unused.push("--netns");
+    }
     unused.extend(args.tracing.given());
     if !args.identity_file.is_empty() {
         unused.push("--identity-file");
@@ -149,7 +151,7 @@ fn words(args: &RunArgs) -> Result<(String, Vec<String>), Failure> {
     Ok((image, words))
 }
 
-fn request(args: &RunArgs) -> Result<Request, Failure> {
+fn request(args: &RunArgs, profile: &Profile) -> Result<Request, Failure> {
     let (image, arguments) = words(args)?;
     let reference: Reference = image
         .parse()
@@ -184,14 +186,15 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
         NetworkArg::Bridge => NetworkMode::Bridge,
         NetworkArg::None => NetworkMode::None,
     };
-    if args.network == NetworkArg::Bridge {
-        request.netns.clone_from(&args.jailer.netns);
+    if args.network != NetworkArg::User {
+        request.netns.clone_from(&args.vmm.netns);
     }
     request.remove = args.rm;
     request.terminal = args.tty;
     // Standard input reaches an application in the foreground, with or without `-i`.
     request.stdin = !args.daemonize || args.interactive;
     request.stop_signal.clone_from(&args.stop_signal);
+    vmm::apply(&mut request, args, profile)?;
     if let Some(cpus) = args.machine.cpu {
         request.cpus = cpus;
     }
@@ -200,14 +203,8 @@ fn request(args: &RunArgs) -> Result<Request, Failure> {
     }
     request.disk_bytes = sizes::bytes(&args.disk_size, "--disk-size")?;
     request.kernel.clone_from(&args.machine.vmlinux_id);
-    request.kernel_args = args
-        .machine
-        .kernel_args
-        .as_deref()
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let words = args.machine.kernel_args.as_deref().unwrap_or_default();
+    request.kernel_args.extend(machine_config::words(words));
     request.accel = args.accel.into();
     request.verbose = args.console;
     Ok(request)

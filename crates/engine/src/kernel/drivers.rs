@@ -26,6 +26,8 @@ pub enum Purpose {
     Vsock,
     /// Randomness from the host.
     Random,
+    /// Memory that the guest gives back.
+    Balloon,
     /// Good to have for what runs in the guest.
     Extra,
 }
@@ -70,6 +72,7 @@ pub const DRIVERS: &[Driver] = &[
         "vmw_vsock_virtio_transport\0",
     ),
     driver("virtio_rng", Purpose::Random, "virtio_rng.%d\0"),
+    driver("virtio_balloon", Purpose::Balloon, "virtio_balloon\0"),
     driver("erofs", Purpose::Extra, "erofs: "),
     driver("fuse", Purpose::Extra, "fuse: "),
 ];

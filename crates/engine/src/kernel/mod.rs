@@ -47,6 +47,7 @@ mod tests;
 
 pub use catalogue::{Catalogue, Hold, Listing};
 pub use drivers::Purpose;
+pub(crate) use drivers::principal;
 pub use error::{KernelError, KernelErrorKind};
 pub use import::{Imported, Request, Source, import};
 pub use record::{Kernel, Module, Origin, Presence};

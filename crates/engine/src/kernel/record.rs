@@ -116,13 +116,24 @@ impl Kernel {
     /// Why this kernel cannot run a VM, if it cannot.
     pub fn unfit(&self) -> Option<String> {
         let missing = |purpose| self.presence(purpose) == Presence::Missing;
-        if !self.pvh {
-            return Some("it has no PVH entry point (CONFIG_PVH)".to_owned());
-        }
         if missing(Purpose::Pci) && missing(Purpose::Mmio) {
             return Some("it has neither virtio_pci nor virtio_mmio".to_owned());
         }
-        [Purpose::Disk, Purpose::Filesystem, Purpose::Channel]
+        // QEMU and Firecracker want different things; which of them it is for is not known here.
+        let qemu = self.pvh && !missing(Purpose::Pci) && !missing(Purpose::Channel);
+        let proven =
+            |purpose| matches!(self.presence(purpose), Presence::Builtin | Presence::Module);
+        let firecracker = proven(Purpose::Mmio) && proven(Purpose::Vsock);
+        if !qemu && !firecracker {
+            return Some(if self.pvh {
+                "it has neither virtio_console beside virtio_pci (QEMU) nor vmw_vsock_virtio_transport beside virtio_mmio \
+                 (Firecracker)"
+                    .to_owned()
+            } else {
+                "it has no PVH entry point (CONFIG_PVH)".to_owned()
+            });
+        }
+        [Purpose::Disk, Purpose::Filesystem]
             .into_iter()
             .find(|&purpose| missing(purpose))
             .and_then(principal)

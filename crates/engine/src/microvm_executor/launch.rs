@@ -18,7 +18,7 @@ use firebuild_vm::{Agent, Machine, RunDir, launch};
 use super::{MicroVmOptions, host};
 use crate::instance::InstanceId;
 use crate::kernel::{self, Presence, Purpose};
-use crate::monitor::launch::{backend, plan, refreshed};
+use crate::monitor::launch::{plan, qemu, refreshed};
 use crate::monitor::{initrd, order::ModuleFile};
 use crate::paths::Paths;
 use crate::sparse;
@@ -96,7 +96,7 @@ impl Wanted {
         let mut spec = self.spec(&kernel, &id);
         spec.initrd = initrd::parts(options.vminit, &modules, &guest).map_err(failed)?;
 
-        let backend = backend(options.accel, self.paths.state()).map_err(failed)?;
+        let backend = qemu(options.accel, self.paths.state()).map_err(failed)?;
         let base = self.paths.runtime().join(RUN_DIRS);
         sweep(&base);
         let dir = RunDir::create(&base, id.as_str())

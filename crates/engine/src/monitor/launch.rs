@@ -1,6 +1,5 @@
 //! From an order to a machine that boots.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use firebuild_guest_proto::RunConfig;
@@ -21,11 +20,10 @@ use super::{disk, initrd, network};
 use crate::error::Error;
 use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
 use crate::run::{RunError, RunErrorKind};
+use crate::vmm::search_path;
 
 /// Bytes for the guest's entropy pool: twice what its generator is keyed with.
 const ENTROPY_BYTES: usize = 64;
-/// Where administrators' programs are; an ordinary user often has no `sbin` on the PATH.
-const MORE_PATH: &str = "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin";
 
 /// A machine that boots, and the channel to it.
 #[derive(Debug)]
@@ -46,10 +44,10 @@ pub(crate) fn launch(
     vminit: &[u8],
     interrupted: Interrupted<'_>,
 ) -> Result<Launched, RunError> {
-    let backend = backend(order.spec.accel, &order.state)?;
+    let backend = order.vmm.open(order.spec.accel, &order.state)?;
     let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
     let place = dir.path().to_owned();
-    let launched = launch_in(dir, &backend, owned, order, vminit, interrupted);
+    let launched = launch_in(dir, &*backend, owned, order, vminit, interrupted);
     if launched.is_err() {
         // Its lock is free again by now. The reason for the failure is known and worth more than this one.
         let _ = reclaim(&place);
@@ -59,7 +57,7 @@ pub(crate) fn launch(
 
 fn launch_in(
     dir: RunDir,
-    backend: &Qemu,
+    backend: &dyn Backend,
     owned: &Owned,
     order: &Order,
     vminit: &[u8],
@@ -68,7 +66,8 @@ fn launch_in(
     // The guest's clock and entropy are as fresh as can be.
     let mut guest = refreshed(&order.guest)?;
     let mut spec = order.spec.clone();
-    let network = network::join(owned, &dir, &backend.host, &mut spec, &mut guest)?;
+    let owner = order.vmm.user().or(dir.user().map(|(uid, _)| uid));
+    let network = network::join(owned, owner, &mut spec, &mut guest)?;
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
     let (checked, plan) = plan(backend, spec, &dir)?;
     let mut signal = None;
@@ -120,12 +119,12 @@ fn launch_in(
 
 /// Finds out now what takes time to find out the first time: whether KVM works. The answer is remembered.
 pub(crate) fn warm_up(order: &Order) -> Result<(), RunError> {
-    backend(order.spec.accel, &order.state).map(|_| ())
+    order.vmm.open(order.spec.accel, &order.state).map(drop)
 }
 
 /// What would be launched, as text: the spec and the plan. Nothing is made.
 pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
-    let backend = backend(order.spec.accel, &order.state)?;
+    let backend = order.vmm.open(order.spec.accel, &order.state)?;
     let user = uid::planned()
         .map_err(|error| Error::caused(RunErrorKind::Launch, "no user for the machine", error))?;
     let dir = RunDir::dry(&order.runtime, order.id.as_str(), user).map_err(run_dir_error)?;
@@ -135,7 +134,7 @@ pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
         contents: PrivateBytes::new(Vec::new()),
     };
     spec.initrd = vec![part("init and modules"), part("configuration")];
-    let (checked, plan) = plan(&backend, spec, &dir)?;
+    let (checked, plan) = plan(&*backend, spec, &dir)?;
     let spec = serde_json::to_string_pretty(checked.spec())
         .map_err(|error| Error::caused(RunErrorKind::Machine, "cannot show the machine", error))?;
     Ok((spec + "\n", plan.to_text()))
@@ -143,7 +142,7 @@ pub(crate) fn dry(order: &Order) -> Result<(String, String), RunError> {
 
 /// Checks a spec and plans it.
 pub(crate) fn plan(
-    backend: &Qemu,
+    backend: &dyn Backend,
     spec: VmSpec,
     dir: &RunDir,
 ) -> Result<(CheckedSpec, LaunchPlan), RunError> {
@@ -161,12 +160,8 @@ pub(crate) fn plan(
 }
 
 /// QEMU as it is on this host.
-pub(crate) fn backend(wanted: Accel, state: &Path) -> Result<Qemu, RunError> {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    if !path.is_empty() {
-        path.push(":");
-    }
-    path.push(OsString::from(MORE_PATH));
+pub(crate) fn qemu(wanted: Accel, state: &Path) -> Result<Qemu, RunError> {
+    let path = search_path();
     let program = find_program(qemu::PROGRAM, &path).ok_or_else(|| {
         Error::new(
             RunErrorKind::Launch,
@@ -203,7 +198,7 @@ pub(crate) fn refreshed(guest: &RunConfig) -> Result<RunConfig, RunError> {
     })
 }
 
-fn machine_record(backend: &Qemu, machine: &Machine) -> MachineRecord {
+fn machine_record(backend: &dyn Backend, machine: &Machine) -> MachineRecord {
     let processes = machine.pids();
     let of = |wanted: fn(Role) -> bool| {
         processes

@@ -1,21 +1,20 @@
 //! The part of a private bridge that a machine gets when it is launched.
 
 use firebuild_guest_proto::RunConfig;
+use firebuild_vm::VmSpec;
 use firebuild_vm::net::bridge::{self, Joined, NetworkErrorKind, Wanted};
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::Network;
-use firebuild_vm::{RunDir, VmSpec};
 
 use crate::error::Error;
 use crate::instance::{Owned, RECORDS, Record};
 use crate::run::{RunError, RunErrorKind};
 
-/// Takes an address from the pool, makes the tap and the rules, and tells spec, guest and record. `None` for a machine
-/// that is on no bridge.
+/// Takes an address from the pool, makes the tap for `owner` and the rules, and tells spec, guest and record. `None` for a
+/// machine that is on no bridge.
 pub(super) fn join(
     owned: &Owned,
-    dir: &RunDir,
-    host: &HostNetwork,
+    owner: Option<u32>,
     spec: &mut VmSpec,
     guest: &mut RunConfig,
 ) -> Result<Option<Joined>, RunError> {
@@ -24,10 +23,10 @@ pub(super) fn join(
     };
     let wanted = Wanted {
         id: &spec.id,
-        owner: dir.user().map(|(uid, _)| uid),
+        owner,
         publish: &network.publish,
         netns: network.netns.as_deref(),
-        reachable: &host.nameservers,
+        reachable: &HostNetwork::discover().nameservers,
     };
     let joined = bridge::join(&wanted).map_err(|error| {
         let kind = match error.kind() {

@@ -10,6 +10,7 @@ use firebuild_vm::VmSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceId;
+use crate::vmm::Chosen;
 
 /// An instance that has been recorded and shall be run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub(crate) struct Order {
     pub(crate) state: PathBuf,
     /// Where run dirs are.
     pub(crate) runtime: PathBuf,
+    /// What runs it.
+    pub(crate) vmm: Chosen,
     /// The machine, without its initrd.
     pub(crate) spec: VmSpec,
     pub(crate) guest: RunConfig,

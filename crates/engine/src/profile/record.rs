@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use firebuild_vm::backend::firecracker::{NAME, longest_chroot_base};
 use serde::{Deserialize, Serialize};
 
 use super::error::{ProfileError, ProfileErrorKind};
@@ -14,9 +15,6 @@ pub const KERNEL_ROOT: &str = "kernel-storage-root";
 pub const ROOTFS_ROOT: &str = "rootfs-storage-root";
 /// The only storage provider.
 const DIRECTORY: &str = "directory";
-/// The longest base directory of jails: 107 bytes of a socket's path (`unix(7)`) less the 76 that
-/// Firecracker's jailer adds.
-const LONGEST_CHROOT_BASE: usize = 31;
 
 /// A profile. Empty values are left out of the file; keys that are not known here are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,10 +120,13 @@ impl Profile {
             }
         }
         let chroot = &self.chroot_base;
-        if chroot.len() > LONGEST_CHROOT_BASE {
+        let program = Path::new(&self.binary_firecracker).file_name();
+        let program = program.and_then(|name| name.to_str()).unwrap_or(NAME);
+        let longest = longest_chroot_base(program);
+        if chroot.len() > longest {
             return Err(wrong(format!(
                 "--chroot-base {chroot} has {} characters, and the sockets in it leave room for \
-                 {LONGEST_CHROOT_BASE}",
+                 {longest}",
                 chroot.len()
             )));
         }

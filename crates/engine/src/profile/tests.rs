@@ -112,7 +112,7 @@ fn values_are_checked() {
             ..Profile::default()
         },
         Profile {
-            chroot_base: format!("/{}", "c".repeat(31)),
+            chroot_base: format!("/{}", "c".repeat(65)),
             ..Profile::default()
         },
         Profile {

@@ -7,8 +7,8 @@ use firebuild_oci::ContainerConfig;
 use firebuild_store::Store;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
-    ConsoleLog, Disk, DiskSettings, Hardware, KernelFormat, Network, ROOT_DISK_SERIAL,
-    SCRATCH_DISK_SERIAL, SPEC_FORMAT, VmSpec,
+    ConsoleLog, Disk, KernelFormat, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT,
+    VmSpec,
 };
 use jiff::Timestamp;
 
@@ -22,6 +22,7 @@ use crate::instance::{FORMAT, InstanceId, MASK, NetworkRecord, RECORDS, Record};
 use crate::kernel::{Catalogue, Hold, Kernel, Presence, Purpose};
 use crate::monitor::order::{ModuleFile, Order, Scratch};
 use crate::paths::Paths;
+use crate::vmm::{Chosen, choose};
 
 /// The console is the kernel's and the init's; a few lines, unless something goes wrong over and over.
 const CONSOLE_BYTES: u64 = 4 << 20;
@@ -73,12 +74,49 @@ pub(crate) fn prepare(
             kernel.id
         ));
     }
+    let vmm = choose(
+        &request.vmm,
+        request.accel,
+        request.machine,
+        request.network,
+        paths.state(),
+    )?;
+    if let Some(why) = vmm.unfit(kernel) {
+        return Err(Error::new(
+            RunErrorKind::Kernel,
+            format!(
+                "the kernel {} cannot run this VM: {why}; name another with --vmlinux-id",
+                kernel.id
+            ),
+        ));
+    }
     let id = InstanceId::random()
         .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot name the VM", error))?;
-    let mode = network::resolve(request.network, true)?;
-    let mut guest = guest(request, &image, kernel, mode, size, overlay, &id)?;
+    let mode = network::resolve(request.network, vmm.has_user_network())?;
+    let purposes = purposes(&vmm, request, mode, overlay);
+    if request.hardware.balloon.is_some()
+        && !matches!(
+            kernel.presence(Purpose::Balloon),
+            Presence::Builtin | Presence::Module
+        )
+    {
+        notices.push(format!(
+            "nothing is known of a balloon driver in the kernel {}; without one the balloon stays as it is, import the \
+             kernel again to look for it",
+            kernel.id
+        ));
+    }
+    let mut guest = guest(request, &image, size, overlay, &id)?;
     notices.extend(network::configure(&mut guest.config, mode, host));
+    guest.config.channel = vmm.channel();
+    guest.config.root = vmm.root(overlay);
+    guest.config.modules = kernel
+        .modules_for(&purposes)
+        .into_iter()
+        .map(|(module, _)| format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file))
+        .collect();
     let mut spec = spec(paths, request, kernel, &image, overlay, &id);
+    spec.kernel.builtin = kernel.modules_for(&purposes).is_empty() && kernel.modules.is_empty();
     spec.network = network::spec(request, mode, &id);
     let mut record = record(request, &image, kernel, &guest, id.clone());
     record.network = network::record(request, mode, host);
@@ -92,7 +130,7 @@ pub(crate) fn prepare(
         }
     };
     let modules = kernel
-        .modules_for(&purposes(mode, overlay))
+        .modules_for(&purposes)
         .into_iter()
         .map(|(module, path)| ModuleFile {
             name: module.file.clone(),
@@ -103,6 +141,7 @@ pub(crate) fn prepare(
         record,
         order: Order {
             id,
+            vmm,
             instances: paths.instances(),
             state: paths.state().to_owned(),
             runtime: paths.runtime().to_owned(),
@@ -117,20 +156,20 @@ pub(crate) fn prepare(
     })
 }
 
-/// What the machine that is planned for needs from its kernel; all its devices are on a PCI bus.
-fn purposes(network: NetworkMode, overlay: bool) -> Vec<Purpose> {
-    let mut purposes = vec![
-        Purpose::Pci,
-        Purpose::Disk,
-        Purpose::Filesystem,
-        Purpose::Console,
-        Purpose::Channel,
-    ];
+/// What the machine that is planned for needs from its kernel.
+fn purposes(vmm: &Chosen, request: &Request, network: NetworkMode, overlay: bool) -> Vec<Purpose> {
+    let mut purposes = vmm.purposes().to_vec();
     if overlay {
         purposes.push(Purpose::Overlay);
     }
     if network != NetworkMode::None {
         purposes.push(Purpose::Network);
+    }
+    if request.hardware.balloon.is_some() {
+        purposes.push(Purpose::Balloon);
+    }
+    if request.hardware.entropy_limit.is_some() {
+        purposes.push(Purpose::Random);
     }
     purposes
 }
@@ -144,8 +183,6 @@ struct Guest {
 fn guest(
     request: &Request,
     image: &ImageDisk,
-    kernel: &Kernel,
-    network: NetworkMode,
     size: Option<WindowSize>,
     overlay: bool,
     id: &InstanceId,
@@ -195,11 +232,6 @@ fn guest(
     if request.verbose {
         config.log_level = firebuild_guest_proto::LogLevel::Debug;
     }
-    config.modules = kernel
-        .modules_for(&purposes(network, overlay))
-        .into_iter()
-        .map(|(module, _)| format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file))
-        .collect();
     config.validate().map_err(|error| {
         Error::caused(
             RunErrorKind::Flag,
@@ -281,7 +313,11 @@ fn spec(
         path: dir.join(name),
         read_only: false,
         serial: serial.to_owned(),
-        settings: DiskSettings::default(),
+        settings: if overlay {
+            request.scratch_disk.clone()
+        } else {
+            request.root_disk.clone()
+        },
     };
     let disks = if overlay {
         vec![
@@ -289,7 +325,7 @@ fn spec(
                 path: image.path.clone(),
                 read_only: true,
                 serial: ROOT_DISK_SERIAL.to_owned(),
-                settings: DiskSettings::default(),
+                settings: request.root_disk.clone(),
             },
             own(RECORDS.scratch, SCRATCH_DISK_SERIAL),
         ]
@@ -321,7 +357,7 @@ fn spec(
         },
         accel: request.accel,
         machine: request.machine,
-        hardware: Hardware::default(),
+        hardware: request.hardware.clone(),
         mmds: None,
     }
 }

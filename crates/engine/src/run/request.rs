@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use firebuild_oci::{ImageConfig, Reference};
 use firebuild_store::Store;
-use firebuild_vm::spec::{Accel, MachineType, PortPublish};
+use firebuild_vm::spec::{Accel, DiskSettings, Hardware, MachineType, PortPublish};
 
 use super::env::Assignment;
 use crate::error::Cause;
 use crate::instance::InstanceId;
+use crate::vmm;
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -60,6 +61,14 @@ pub struct Request {
     pub accel: Accel,
     /// Which machine model.
     pub machine: MachineType,
+    /// Which VMM, and how it is held.
+    pub vmm: vmm::Wanted,
+    /// What the machine has beyond processors, memory and disks.
+    pub hardware: Hardware,
+    /// How the work of the image's disk is done.
+    pub root_disk: DiskSettings,
+    /// How the work of the scratch disk is done.
+    pub scratch_disk: DiskSettings,
     /// Tell the steps of the guest init too.
     pub verbose: bool,
 }
@@ -91,6 +100,10 @@ impl Request {
             kernel_args: Vec::new(),
             accel: Accel::Auto,
             machine: MachineType::Auto,
+            vmm: vmm::Wanted::default(),
+            hardware: Hardware::default(),
+            root_disk: DiskSettings::default(),
+            scratch_disk: DiskSettings::default(),
             verbose: false,
         }
     }
