@@ -19,6 +19,7 @@ use firebuild_vm::{RunDir, uid};
 
 use crate::error::Error;
 use crate::instance::{InstanceError, InstanceErrorKind, Instances, State, io};
+use crate::microvm_executor::BUILD_RUN_DIRS;
 use crate::monitor::remove_disks;
 use crate::rm::{end_processes, reclaim_run_dir};
 
@@ -40,6 +41,7 @@ pub(crate) fn sweep(instances: &Instances) -> Swept {
     half_made(instances, &mut swept);
     dead_instances(instances, &mut swept);
     run_dirs(instances.runtime(), &mut swept);
+    run_dirs(&instances.runtime().join(BUILD_RUN_DIRS), &mut swept);
     networks(&mut swept);
     match uid::sweep() {
         Ok(0) => {}

@@ -368,6 +368,48 @@ fn live_and_die(home: &Home, fate: &Fate) {
     let _ = run(&mut home.command(["kill", &fate.name]), LIMIT);
 }
 
+/// A VM in its prime, to see that what must not be left can be seen at all.
+fn proves_that_it_looks(home: &Home, before: &Seen) {
+    let _ = home
+        .fb([
+            "run",
+            "-d",
+            "--name",
+            "prime",
+            "--mem",
+            "128",
+            "--network=bridge",
+            "-p",
+            "19999:80",
+            NET_IMAGE,
+            "--",
+            "exec sleep 1000",
+        ])
+        .ok();
+    let seen: Vec<String> = look(home).difference(before).cloned().collect();
+    let mut kinds = vec!["process: ", "link: fb", "address: fb", "file: ", "route: "];
+    if missing(&["nft"]).is_none() {
+        kinds.push("rule: ");
+    }
+    for kind in kinds {
+        assert!(
+            seen.iter().any(|line| line.starts_with(kind)),
+            "no {kind:?} in {seen:#?}"
+        );
+    }
+    let _ = home.fb(["rm", "-f", "prime"]).ok();
+    let left: Vec<String> = look(home).difference(before).cloned().collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// How many of the VMs that were not removed with their record had been launched, and how many had run.
+fn how_far(home: &Home) -> (usize, usize) {
+    let instances = fs_err::read_dir(home.path().join("home/instances")).unwrap();
+    let dirs: Vec<PathBuf> = instances.flatten().map(|entry| entry.path()).collect();
+    let with = |name: &str| dirs.iter().filter(|dir| dir.join(name).exists()).count();
+    (with("machine.json"), with("started.json"))
+}
+
 fn seed() -> u64 {
     let given = std::env::var("FIREBUILD_LEAK_SEED").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
@@ -404,6 +446,7 @@ fn fifty_vms_that_end_in_every_way_leave_nothing() {
         ])
         .ok();
     let before = look(&home);
+    proves_that_it_looks(&home, &before);
 
     let fates = fates(seed, count);
     let next = AtomicUsize::new(0);
@@ -419,7 +462,12 @@ fn fifty_vms_that_end_in_every_way_leave_nothing() {
         }
     });
     assert_eq!(told.lock().unwrap().len(), count);
-    eprintln!("{count} VMs lived and died in {:?}", begin.elapsed());
+    let (launched, ran) = how_far(&home);
+    eprintln!(
+        "{count} VMs lived and died in {:?}; of those with a record {launched} were launched and {ran} ran",
+        begin.elapsed()
+    );
+    assert!(launched > 0, "seed {seed}: none of them was launched");
 
     // The next start finds what the killed ones left, before anybody purges.
     let _ = home

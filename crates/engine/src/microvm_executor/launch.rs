@@ -24,7 +24,7 @@ use crate::paths::Paths;
 use crate::sparse;
 
 /// Run dirs of build VMs are apart from those of instances, so that either is cleaned up by whom it concerns.
-const RUN_DIRS: &str = "build";
+pub(crate) const BUILD_RUN_DIRS: &str = "build";
 /// The host name of the guest itself; each step has its own.
 const HOSTNAME: &str = "build";
 
@@ -97,7 +97,7 @@ impl Wanted {
         spec.initrd = initrd::parts(options.vminit, &modules, &guest).map_err(failed)?;
 
         let backend = qemu(options.accel, self.paths.state()).map_err(failed)?;
-        let base = self.paths.runtime().join(RUN_DIRS);
+        let base = self.paths.runtime().join(BUILD_RUN_DIRS);
         sweep(&base);
         let dir = RunDir::create(&base, id.as_str())
             .map_err(|error| host("cannot make the run dir of a VM", error))?;

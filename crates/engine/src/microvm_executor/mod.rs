@@ -35,6 +35,7 @@ use firebuild_store::Store;
 use firebuild_vm::spec::Accel;
 
 use crate::paths::Paths;
+pub(crate) use launch::BUILD_RUN_DIRS;
 use pool::Pool;
 
 /// The machine that runs steps.
