@@ -70,5 +70,15 @@ pub(crate) fn reclaim_run_dir(instance: &Instance) -> Result<(), InstanceError> 
     if place.exists() {
         reclaim(&place).map_err(failed)?;
     }
+    // The run dir lists them, too, but it is gone after a power cut, and a jail on a disk is not.
+    for remainder in instance.remainders() {
+        remainder.remove().map_err(|error| {
+            Error::caused(
+                InstanceErrorKind::Io,
+                format!("cannot remove {}", remainder.path().display()),
+                error,
+            )
+        })?;
+    }
     Ok(())
 }

@@ -7,10 +7,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use firebuild_vm::remainder::Remainder;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::error::{InstanceError, InstanceErrorKind, io};
 use super::name::{InstanceId, check_name, random_name};
@@ -379,6 +380,18 @@ impl Instance {
     /// `Corrupt`, `Io`.
     pub fn machine(&self) -> Result<Option<MachineRecord>, InstanceError> {
         read_json(&self.dir, RECORDS.machine)
+    }
+
+    /// What its plan says that its machine makes outside of the run dir; nothing for one that was never planned.
+    pub(crate) fn remainders(&self) -> Vec<Remainder> {
+        #[derive(Deserialize)]
+        struct Planned {
+            #[serde(default)]
+            remainders: Vec<Remainder>,
+        }
+        // A plan that cannot be read names nothing.
+        let planned: Option<Planned> = read_json(&self.dir, RECORDS.plan).unwrap_or_default();
+        planned.map_or_else(Vec::new, |planned| planned.remainders)
     }
 
     /// Waits until its owner has let go.

@@ -6,12 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{LaunchError, LaunchErrorKind};
+use crate::backend::ControlErrorKind;
 use crate::backend::firecracker::ApiClient;
 use crate::machine::Machine;
 use crate::plan::{LaunchPlan, PlannedApi, PlannedRequest, Role};
 
 /// How long a VMM may take until its API is there.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a VMM may take to end once it has closed its API.
+const END: Duration = Duration::from_secs(1);
 /// How often to look for it. It is there after some ten milliseconds.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -25,6 +28,11 @@ pub(super) fn configure(
     let mut client = ApiClient::new(connection);
     for request in &api.requests {
         if let Err(error) = client.request(&request.method, &request.path, Some(&request.body)) {
+            if *error.kind() == ControlErrorKind::Closed
+                && let Some(ended) = ended_soon(plan, machine)
+            {
+                return Err(ended);
+            }
             return Err(LaunchError {
                 kind: LaunchErrorKind::Api {
                     request: name(request),
@@ -37,6 +45,31 @@ pub(super) fn configure(
     Ok(client.into_connection())
 }
 
+/// How the VMM ended, which is about to: its end of the connection is closed.
+fn ended_soon(plan: &LaunchPlan, machine: &mut Machine) -> Option<LaunchError> {
+    let deadline = Instant::now() + END;
+    while Instant::now() < deadline {
+        if let Some(error) = ended(plan, machine) {
+            return Some(error);
+        }
+        std::thread::sleep(LOOK);
+    }
+    None
+}
+
+fn ended(plan: &LaunchPlan, machine: &mut Machine) -> Option<LaunchError> {
+    let vmm = plan
+        .processes
+        .iter()
+        .position(|process| process.role == Role::Vmm)?;
+    let words = machine.process_ended(vmm)?;
+    Some(LaunchError::new(LaunchErrorKind::Ended {
+        role: Role::Vmm,
+        program: plan.processes[vmm].program.clone(),
+        words,
+    }))
+}
+
 fn name(request: &PlannedRequest) -> String {
     format!("{} {}", request.method, request.path)
 }
@@ -46,21 +79,11 @@ fn connect(
     plan: &LaunchPlan,
     machine: &mut Machine,
 ) -> Result<OwnedFd, LaunchError> {
-    let role = |role| {
-        plan.processes
-            .iter()
-            .position(|process| process.role == role)
-    };
-    let vmm = role(Role::Vmm).unwrap_or_default();
     let deadline = Instant::now() + TIMEOUT;
     loop {
         // Asked first: what an ended VMM said last is worth more than a socket that refuses.
-        if let Some(words) = machine.process_ended(vmm) {
-            return Err(LaunchError::new(LaunchErrorKind::Ended {
-                role: Role::Vmm,
-                program: plan.processes[vmm].program.clone(),
-                words,
-            }));
+        if let Some(error) = ended(plan, machine) {
+            return Err(error);
         }
         match UnixStream::connect(&api.socket) {
             Ok(stream) => return Ok(stream.into()),

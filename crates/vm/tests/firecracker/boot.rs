@@ -12,12 +12,11 @@ fn the_kernel_comes_to_its_init() {
     };
     let mut spec = lab.spec();
     // Its own words are what is waited for.
-    spec.kernel_args
-        .extend(["loglevel=7", "quiet=0"].map(str::to_owned));
-    spec.kernel_args.retain(|word| word != "quiet=0");
+    spec.kernel_args.push("loglevel=7".to_owned());
     spec.console.path = Some(lab.dir.path().join("console.log"));
     let mut machine = lab.start(spec, &lab.backend());
-    let deadline = std::time::Instant::now() + LIMIT;
+    // Where the hypervisor underneath interprets the guest this takes a minute, and more on a busy machine.
+    let deadline = std::time::Instant::now() + LIMIT * 4;
     let reached = |machine: &firebuild_vm::Machine| {
         let console = machine.console().unwrap();
         let lines = console.last_lines(400);

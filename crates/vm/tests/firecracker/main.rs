@@ -17,6 +17,8 @@
 )]
 
 mod boot;
+mod config;
 mod description;
 mod ends;
 mod lab;
+mod net;

@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod hardware;
 mod harness;
 mod hostile;
 mod network;

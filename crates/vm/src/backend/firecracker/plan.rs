@@ -40,8 +40,9 @@ const HOME: &str = "vmm";
 const LOG: &str = "log";
 /// What Firecracker's API and its metadata take unless it is told otherwise (`HTTP_MAX_PAYLOAD_SIZE`).
 const USUAL_DOCUMENT_BYTES: usize = 51_200;
-/// What Firecracker adds to the command line (`builder.rs`).
+/// What Firecracker adds to the command line: that there is no PCI bus, and where each device is (`builder.rs`).
 const ADDED_ARGS: &str = " pci=off";
+const ADDED_BY_DEVICE: &str = " virtio_mmio.device=4K@0xc0001000:10";
 
 pub(super) fn plan(
     firecracker: &Firecracker,
@@ -303,10 +304,13 @@ fn kernel_args(spec: &VmSpec) -> Result<String, PlanError> {
     if spec.kernel.builtin {
         defaults.push("nomodule");
     }
+    // Disks, network, vsock, entropy, balloon.
+    let devices = spec.disks.len() + 4;
+    let added = ADDED_ARGS.len() + devices * ADDED_BY_DEVICE.len();
     cmdline::merge_within(
         &defaults,
         &spec.kernel_args,
-        cmdline::MAX_BYTES - ADDED_ARGS.len(),
+        cmdline::MAX_BYTES.saturating_sub(added),
     )
     .map_err(PlanError::Cmdline)
 }
