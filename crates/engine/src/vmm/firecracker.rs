@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use firebuild_vm::accel;
 use firebuild_vm::backend::firecracker::{
-    CHROOT_BASE, Cgroup, CgroupHost, Firecracker, JAILER, Jail, NAME, Version, version_of,
+    CHROOT_BASE, Cgroup, CgroupHost, Firecracker, JAILER, Jail, NAME, Version, needs_libraries,
+    version_of,
 };
 use firebuild_vm::capability::KvmState;
 use firebuild_vm::places::Owner;
@@ -77,10 +78,21 @@ pub(super) fn find(wanted: &Wanted) -> Result<Installed, RunError> {
             error,
         )
     })?;
+    let jail = jail(wanted)?;
+    if jail.is_some() && needs_libraries(&path) {
+        return Err(Error::new(
+            RunErrorKind::Launch,
+            format!(
+                "Firecracker {} needs libraries, and there are none in a jail: take the static program of a release, or \
+                 give --jailer=off for development",
+                path.display()
+            ),
+        ));
+    }
     Ok(Installed {
         program: path,
         version,
-        jail: jail(wanted)?,
+        jail,
     })
 }
 

@@ -6,13 +6,15 @@ use std::process::{Command, Stdio};
 use firebuild_sys::process::Exit;
 use firebuild_vm::backend::firecracker::exit_reason;
 use firebuild_vm::launch::LaunchErrorKind;
+use firebuild_vm::places::Place;
+use firebuild_vm::plan::Access;
 use firebuild_vm::run_dir::reclaim;
 use firebuild_vm::spec::KernelFormat;
 use firebuild_vm::{Machine, MachineState, RunDir, launch};
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lab::{Lab, chain, wait_for};
+use crate::lab::{Lab, chain, named, wait_for};
 
 fn signal(machine: &Machine, signal: Signal) {
     let pid = Pid::from_raw(machine.vmm_pid().unwrap()).unwrap();
@@ -129,6 +131,58 @@ fn exit_codes_have_words() {
         assert!(text.contains(&ended), "{text}");
         lab.assert_clean();
     }
+}
+
+/// A filter that refuses what a virtual processor does first, in the place of the one that is built in.
+const FILTER: &str = r#"{
+    "vmm": {"default_action": "allow", "filter_action": "trap", "filter": [{"syscall": "reboot"}]},
+    "api": {"default_action": "allow", "filter_action": "trap", "filter": [{"syscall": "reboot"}]},
+    "vcpu": {"default_action": "allow", "filter_action": "trap", "filter": [{"syscall": "ioctl"}]}
+}"#;
+
+#[test]
+fn a_refused_system_call_has_words() {
+    let test = "a_refused_system_call_has_words";
+    let Some(lab) = Lab::open(test) else {
+        return;
+    };
+    let Some(compiler) = named(test, "FIREBUILD_FIRECRACKER_SECCOMPILER") else {
+        return;
+    };
+    let (text, filter) = (lab.dir.path().join("f.json"), lab.dir.path().join("f.bpf"));
+    fs::write(&text, FILTER).unwrap();
+    let compiled = Command::new(compiler)
+        .args(["--target-arch", "x86_64", "--input-file"])
+        .arg(&text)
+        .arg("--output-file")
+        .arg(&filter)
+        .status();
+    assert!(compiled.unwrap().success());
+    let (mut plan, dir) = lab.plan(lab.spec(), &lab.backend());
+    let seen = plan.places.iter().find_map(|place| match place {
+        Place::Seen { path, owner, .. } => Some((path.with_file_name("filter"), *owner)),
+        _ => None,
+    });
+    let (path, owner) = seen.unwrap();
+    plan.places.push(Place::Seen {
+        path,
+        source: filter,
+        owner,
+        access: Access::Read,
+    });
+    let words = ["--seccomp-filter", "filter"].map(str::to_owned);
+    plan.processes[0].args.extend(words);
+    let words = match launch(&plan, dir) {
+        // The filter is in force while the guest is started, or just after.
+        Err(error) => chain(&error),
+        Ok(mut machine) => {
+            wait_for("it ends", || machine.pump() == MachineState::Ended);
+            machine.finish().words()
+        }
+    };
+    let told = format!("ended with status 148: {}", exit_reason(148).unwrap());
+    assert!(words.contains(&told), "{words}");
+    lab.assert_clean();
 }
 
 /// The part of the next test that is killed: a process that owns a machine.

@@ -24,7 +24,7 @@ pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
 }
 
-fn named(test: &str, variable: &str) -> Option<PathBuf> {
+pub(crate) fn named(test: &str, variable: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty());
     if named.is_none() {
         eprintln!("SKIP {test}: {variable} names no file");

@@ -6,6 +6,7 @@
 //! | `FIREBUILD_JAILER` | `jailer` of the same release |
 //! | `FIREBUILD_FIRECRACKER_KERNEL` | a `vmlinux` with what it needs built in |
 //! | `FIREBUILD_FIRECRACKER_KERNEL_ARGS` | parameters that this kernel needs on this host, if any |
+//! | `FIREBUILD_FIRECRACKER_SECCOMPILER` | `seccompiler-bin` of the same release |
 //! | `FIREBUILD_FIRECRACKER_API` | `firecracker.yaml`, the description of its API |
 //!
 //! They need root, and a `/dev/kvm` that makes machines, be they good for anything or not: no test here waits for a user

@@ -62,7 +62,7 @@ pub(crate) struct Lab {
     pub(crate) qemu: PathBuf,
     kernel: PathBuf,
     modules: PathBuf,
-    busybox: Vec<u8>,
+    pub(crate) busybox: Vec<u8>,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -169,14 +169,26 @@ impl Lab {
         }
     }
 
+    /// The modules that every guest loads and these, in load order.
+    pub(crate) fn modules(&self, more: &[&'static str]) -> Vec<(&'static str, Vec<u8>)> {
+        let read = |module| {
+            let path = self.modules.join(format!("{module}.ko"));
+            (module, fs::read(path).unwrap())
+        };
+        MODULES
+            .into_iter()
+            .chain(more.iter().copied())
+            .map(read)
+            .collect()
+    }
+
     fn initrd(&self, script: &str, words: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut archive = Cpio::default();
         for dir in ["bin", "m", "words"] {
             archive.entry(dir, 0o040_755, &[]);
         }
         archive.entry("bin/busybox", 0o100_755, &self.busybox);
-        for (index, module) in MODULES.iter().chain([&NETWORK_MODULE]).enumerate() {
-            let bytes = fs::read(self.modules.join(format!("{module}.ko"))).unwrap();
+        for (index, (_, bytes)) in self.modules(&[NETWORK_MODULE]).into_iter().enumerate() {
             archive.entry(&format!("m/{index:02}.ko"), 0o100_644, &bytes);
         }
         for (name, bytes) in words {
@@ -312,10 +324,10 @@ fn only_child(dir: &Path, prefix: &str) -> Option<PathBuf> {
 
 /// A cpio archive in the format that kernels take (`newc`, `Documentation/driver-api/early-userspace/buffer-format.rst`).
 #[derive(Default)]
-struct Cpio(Vec<u8>, u32);
+pub(crate) struct Cpio(Vec<u8>, u32);
 
 impl Cpio {
-    fn entry(&mut self, name: &str, mode: u32, data: &[u8]) {
+    pub(crate) fn entry(&mut self, name: &str, mode: u32, data: &[u8]) {
         self.1 += 1;
         let (ino, size, name_size) = (self.1, data.len(), name.len() + 1);
         let header = format!(
@@ -334,7 +346,7 @@ impl Cpio {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.0
     }

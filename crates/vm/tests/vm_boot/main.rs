@@ -13,3 +13,4 @@ mod harness;
 mod hostile;
 mod network;
 mod owner;
+mod vsock;

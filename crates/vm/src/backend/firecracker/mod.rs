@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use client::ApiClient;
 pub use control::FirecrackerControl;
 pub use jailer::{CHROOT_BASE, Cgroup, CgroupHost, Jail, longest_chroot_base};
-pub use version::{OLDEST, Version, VersionError, version_of};
+pub use version::{OLDEST, Version, VersionError, needs_libraries, version_of};
 
 /// Bodies of requests, for those who compare them with Firecracker's description.
 pub mod requests {

@@ -128,11 +128,43 @@ pub fn version_of(program: &Path) -> Result<Version, VersionError> {
     Ok(version)
 }
 
+/// Whether a program needs a loader and libraries, which a jail does not have (`elf(5)`, `PT_INTERP`). What cannot be
+/// read as an ELF needs none that is known.
+#[must_use]
+pub fn needs_libraries(program: &Path) -> bool {
+    const PT_INTERP: u32 = 3;
+    let mut head = Vec::new();
+    let read =
+        fs_err::File::open(program).and_then(|file| file.take(64 << 10).read_to_end(&mut head));
+    if read.is_err() || !head.starts_with(b"\x7fELF\x02\x01") {
+        return false;
+    }
+    let number = |at: usize, bytes: usize| {
+        let field = head.get(at..at + bytes)?;
+        let number = field
+            .iter()
+            .rev()
+            .fold(0, |all, byte| all << 8 | usize::from(*byte));
+        Some(number)
+    };
+    // e_phoff, e_phentsize, e_phnum
+    let (Some(table), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2))
+    else {
+        return false;
+    };
+    (0..count).any(|index| {
+        let at = table.checked_add(index * size);
+        at.filter(|at| *at < head.len())
+            .and_then(|at| number(at, 4))
+            .is_some_and(|kind| kind == PT_INTERP as usize)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::{Version, VersionError, version_of};
+    use super::{Version, VersionError, needs_libraries, version_of};
 
     fn program(script: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -153,6 +185,16 @@ mod tests {
         assert_eq!(read("QEMU emulator version 7.2"), None);
         assert!(Version::new(1, 9, 9) < Version::new(1, 10, 0));
         assert_eq!(Version::new(1, 10, 1).to_string(), "1.10.1");
+    }
+
+    #[test]
+    fn programs_that_need_libraries_are_known() {
+        // The shell of this system does, the probe's kernel does not, and a script is none.
+        assert!(needs_libraries("/bin/sh".as_ref()));
+        let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/src/accel/pvh.elf");
+        assert!(!needs_libraries(kernel.as_ref()));
+        let (_dir, path) = program("exit 0");
+        assert!(!needs_libraries(&path));
     }
 
     #[test]
