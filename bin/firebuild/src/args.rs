@@ -2,8 +2,11 @@
 //!
 //! Flags of the original firebuild keep their names; the Docker spelling works beside them.
 
+mod access;
 mod build;
+mod health;
 mod isolation;
+mod mmds;
 mod profile;
 mod room;
 mod run;
@@ -14,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::{BaseosArgs, CallFormat, ProgressMode, RootfsArgs};
 pub(crate) use isolation::{IsolationArg, IsolationArgs};
+pub(crate) use mmds::{MmdsCommand, MmdsCommandArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
 pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};
@@ -78,10 +82,16 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Show everything about a VM as JSON
     Inspect(InspectArgs),
+    /// Show and change the metadata that a VM finds at 169.254.169.254
+    Mmds(MmdsCommandArgs),
     /// Show what a VM's application printed
     Logs(LogsArgs),
     /// Wait for VMs to end and print their exit codes
     Wait(VmsArgs),
+    /// Start VMs again that have ended, with the disks that they wrote
+    Start(VmsArgs),
+    /// Stop VMs and start them again
+    Restart(StopArgs),
     /// Stop VMs: STOPSIGNAL first, SIGKILL after the grace period
     Stop(StopArgs),
     /// End VMs at once, or send their application a signal
@@ -117,8 +127,8 @@ impl Command {
             Self::Ls(args) => &args.run_cache,
             Self::Inspect(args) => &args.run_cache,
             Self::Logs(args) => &args.run_cache,
-            Self::Wait(args) => &args.run_cache,
-            Self::Stop(args) => &args.vms.run_cache,
+            Self::Wait(args) | Self::Start(args) => &args.run_cache,
+            Self::Stop(args) | Self::Restart(args) => &args.vms.run_cache,
             Self::Kill(args) => &args.run_cache,
             Self::Rm(args) => &args.vms.run_cache,
             Self::Purge(args) => &args.run_cache,
@@ -314,20 +324,20 @@ pub(crate) struct LogsArgs {
     pub(crate) run_cache: RunCache,
 }
 
-/// `firebuild stop`
+/// `firebuild stop`, `firebuild restart`
 #[derive(Args, Debug)]
 pub(crate) struct StopArgs {
     #[command(flatten)]
     pub(crate) vms: VmsArgs,
-    /// Seconds until SIGKILL
+    /// Seconds until SIGKILL; -1 waits for ever (default: --stop-timeout of the run, else 10)
     #[arg(
         long,
         short = 't',
         visible_alias = "timeout",
         value_name = "SECONDS",
-        default_value_t = 10
+        allow_negative_numbers = true
     )]
-    pub(crate) time: u64,
+    pub(crate) time: Option<i64>,
     /// Signal instead of the image's STOPSIGNAL
     #[arg(long, short = 's', value_name = "SIGNAL")]
     pub(crate) signal: Option<String>,

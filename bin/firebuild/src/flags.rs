@@ -313,11 +313,13 @@ pub(crate) struct Machine {
     pub(crate) ht_enabled: Option<bool>,
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) ip_address: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    /// No metadata service for the guest (run)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide_possible_values = true, help_heading = "Metadata")]
     pub(crate) no_mmds: Option<bool>,
     #[arg(long, value_name = "UUID", hide = true)]
     pub(crate) root_drive_partuuid: Option<String>,
-    #[arg(long, value_name = "USER", hide = true)]
+    /// Account that the keys of --identity-file open (run)
+    #[arg(long, value_name = "USER", help_heading = "Names and logins")]
     pub(crate) ssh_user: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) log_firecracker_http_calls: Option<bool>,
@@ -349,6 +351,8 @@ impl Machine {
             "--kernel-args",
             "--cpu-template",
             "--ht-enabled",
+            "--ssh-user",
+            "--no-mmds",
         ];
         self.given()
             .into_iter()

@@ -14,37 +14,68 @@ use firebuild_sys::signal::SignalFd;
 use crate::channel::Link;
 use crate::error::InitError;
 use crate::journal::Journal;
-use crate::launch::{self, Application};
+use crate::launch::{self, Application, Surroundings};
+use crate::metadata::Metadata;
 use crate::mounts::{self, Writable};
 use crate::supervise::{Supervisor, watch_signals};
+use crate::system::{self, Handed};
 use crate::wait::Devices;
-use crate::{clock, files, modules, net, steps, sweep, user};
+use crate::{clock, files, login, modules, net, steps, sweep, user};
 
-/// Runs the machine. It is over when this returns.
-pub(crate) fn run(journal: &mut Journal) {
+/// What is over when [`run`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The machine, which is to restart.
+    Machine,
+    /// This process, the agent beside the image's init, which ends the machine.
+    Agent,
+}
+
+/// What runs.
+pub(crate) enum Ready {
+    Application(Application),
+    System(Handed),
+}
+
+/// Runs the machine.
+pub(crate) fn run(journal: &mut Journal) -> End {
     let (config, mut link, devices) = match reach_host(journal) {
         Ok(reached) => reached,
-        Err(error) => return journal.error(&error.chain()),
+        Err(error) => {
+            journal.error(&error.chain());
+            return End::Machine;
+        }
     };
     let signals = match watch_signals() {
         Ok(signals) => signals,
-        Err(error) => return journal.error(&format!("cannot watch signals: {error}")),
+        Err(error) => {
+            journal.error(&format!("cannot watch signals: {error}"));
+            return End::Machine;
+        }
     };
     let mut writable = Writable::default();
     if matches!(config.root, RootLayout::Steps { .. }) {
-        return match machine(&config, &devices, &mut writable, journal) {
+        match machine(&config, &devices, &mut writable, journal) {
             Ok(()) => steps::serve(&mut link, journal, &signals),
             Err(error) => fail(&error, &mut link, journal, signals, writable),
-        };
+        }
+        return End::Machine;
     }
     match prepare(&config, &devices, &mut writable, journal) {
-        Ok(application) => {
+        Ok((ready, surroundings, metadata)) => {
             let stop_signal = config.stop_signal;
-            // Nothing of the configuration is needed any more, and it may hold secrets.
+            let health = config.health.clone();
+            // No more of the configuration is needed, and it may hold secrets.
             drop(config);
-            Supervisor::new(&mut link, journal, signals, writable).watch(application, stop_signal);
+            Supervisor::new(&mut link, journal, signals, writable)
+                .with_health(health, surroundings)
+                .with_metadata(metadata)
+                .watch(ready, stop_signal)
         }
-        Err(error) => fail(&error, &mut link, journal, signals, writable),
+        Err(error) => {
+            fail(&error, &mut link, journal, signals, writable);
+            End::Machine
+        }
     }
 }
 
@@ -70,11 +101,42 @@ fn prepare(
     devices: &Devices,
     writable: &mut Writable,
     journal: &mut Journal,
-) -> Result<Application, InitError> {
+) -> Result<(Ready, Surroundings, Option<Metadata>), InitError> {
     machine(config, devices, writable, journal)?;
     let identity = user::resolve(&config.user)?;
+    let surroundings = Surroundings::new(config, identity)?;
+    let metadata = metadata(config, journal);
     journal.debug("the application starts");
-    launch::start(config, identity)
+    let ready = match &config.system {
+        Some(system) => {
+            // These would keep the file systems of an orderly shutdown busy.
+            *writable = Writable::default();
+            let handed = system::hand_over(
+                config,
+                &system.argv,
+                system.application,
+                &surroundings,
+                journal,
+            )?;
+            Ready::System(handed)
+        }
+        None => Ready::Application(launch::start(config, &surroundings)?),
+    };
+    Ok((ready, surroundings, metadata))
+}
+
+/// The metadata service; the application starts without it where it cannot be.
+fn metadata(config: &RunConfig, journal: &mut Journal) -> Option<Metadata> {
+    let started = Metadata::start(config.metadata.as_ref()?);
+    journal.debug("the metadata is there");
+    started
+        .map_err(|error| {
+            let text = format!(
+                "there is no metadata at 169.254.169.254 (does the kernel have veth?): {error}"
+            );
+            journal.warning(&text);
+        })
+        .ok()
 }
 
 /// Makes the machine around the application, or around the tasks.
@@ -101,6 +163,7 @@ fn machine(
     settings(journal);
     if !matches!(config.root, RootLayout::Steps { .. }) {
         files::write_all(config, journal);
+        login::prepare(config, journal);
         journal.debug("the files in /etc are written");
     }
     net::configure(&config.interfaces, devices, journal)?;

@@ -1,4 +1,4 @@
-//! `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` of this machine.
+//! `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` of this machine, and `/etc/nsswitch.conf` where there is none.
 //!
 //! They are written into the root that is entered, so every path, links included, is resolved inside of it. Each is
 //! written beside its place and renamed, so nobody ever sees half of it.
@@ -22,6 +22,9 @@ const HEAD: &str = "127.0.0.1\tlocalhost\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
+/// What the C library would do without the file differs from one to the next; this is what images have that have one.
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
+
 /// Writes the files. What cannot be written is told; the application starts all the same.
 pub(crate) fn write_all(config: &RunConfig, journal: &mut Journal) {
     if let Err(error) = make_directory("/etc", 0o755) {
@@ -34,6 +37,9 @@ pub(crate) fn write_all(config: &RunConfig, journal: &mut Journal) {
     ];
     if let Some(resolver) = &config.resolver {
         files.push(("/etc/resolv.conf", resolv_conf(resolver)));
+    }
+    if fs_err::symlink_metadata("/etc/nsswitch.conf").is_err() {
+        files.push(("/etc/nsswitch.conf", NSSWITCH.to_owned()));
     }
     for (path, text) in files {
         if let Err(error) = replace(Path::new(path), text.as_bytes()) {
@@ -85,7 +91,7 @@ fn resolv_conf(resolver: &Resolver) -> String {
 
 /// Puts a file in place. A symbolic link is followed when it leads to a regular file or to a place where one can be; any
 /// other link, to a device or to a directory that is not there, gives way to the file.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(target) = link_target(path)
         && write_beside(&target, bytes).is_ok()
     {

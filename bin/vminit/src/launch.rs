@@ -41,30 +41,67 @@ struct ChildStreams {
     terminal: bool,
 }
 
-/// What the child must be before it executes its program. Made before the fork, so that the child only calls the kernel.
-struct Prepared {
+/// What every program of the application finds: who it is, its environment, its place. Made before the fork, so that the
+/// child only calls the kernel.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
     identity: Identity,
-    argv: Vec<CString>,
     env: Vec<CString>,
     path: OsString,
     cwd: CString,
 }
 
 /// Starts the application. All of its set-up has happened when this returns: the program runs, or the error says why not.
-pub(crate) fn start(config: &RunConfig, identity: Identity) -> Result<Application, InitError> {
-    let prepared = prepare(config, identity)?;
+pub(crate) fn start(
+    config: &RunConfig,
+    surroundings: &Surroundings,
+) -> Result<Application, InitError> {
     let (streams, mut application_ends) = match config.terminal {
         Some(size) => terminal(size)?,
         None => pipes(config.stdin)?,
     };
-    own_streams(&streams, &prepared.identity);
+    application_ends.pid = execute(&config.argv, surroundings, streams)?;
+    Ok(application_ends)
+}
+
+/// Starts a program beside the application, with what it prints in one pipe and nothing to read.
+pub(crate) fn beside(
+    argv: &[String],
+    surroundings: &Surroundings,
+) -> Result<(Pid, OwnedFd), InitError> {
+    let broken = |error: rustix::io::Errno| InitError::setup("cannot make a pipe", error);
+    let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
+    unblock(&output)?;
+    let stderr = stdout
+        .try_clone()
+        .map_err(|error| InitError::setup("cannot make a pipe", error))?;
+    let streams = ChildStreams {
+        stdin: no_input()?,
+        stdout,
+        stderr,
+        terminal: false,
+    };
+    Ok((execute(argv, surroundings, streams)?, output))
+}
+
+/// Starts a program as a child of this process, and comes back when it has been executed.
+fn execute(
+    argv: &[String],
+    surroundings: &Surroundings,
+    streams: ChildStreams,
+) -> Result<Pid, InitError> {
+    let argv: Vec<CString> = argv
+        .iter()
+        .map(|argument| text(argument.as_bytes()))
+        .collect::<Result<_, _>>()?;
+    own_streams(&streams, &surroundings.identity);
     let (report, child_report) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| InitError::setup("cannot make a pipe", error))?;
     let forked = fork().map_err(|error| InitError::setup("cannot start a process", error))?;
     let pid = match forked {
         Fork::Parent(pid) => pid,
         Fork::Child => {
-            let (reason, text) = child(&prepared, &streams);
+            let (reason, text) = child(&argv, surroundings, &streams);
             let report = [&[code(reason)], text.as_bytes()].concat();
             let _ = rustix::io::write(&child_report, &report);
             leave(reason.exit_code().into());
@@ -76,7 +113,7 @@ pub(crate) fn start(config: &RunConfig, identity: Identity) -> Result<Applicatio
     let read = std::fs::File::from(report)
         .take(MAX_REPORT_BYTES)
         .read_to_end(&mut failure);
-    read.map_err(|error| InitError::setup("cannot watch the application's start", error))?;
+    read.map_err(|error| InitError::setup("cannot watch the start of a program", error))?;
     if let Some((first, text)) = failure.split_first() {
         let _ = firebuild_sys::process::wait(pid);
         return Err(InitError::new(
@@ -84,59 +121,87 @@ pub(crate) fn start(config: &RunConfig, identity: Identity) -> Result<Applicatio
             String::from_utf8_lossy(text),
         ));
     }
-    application_ends.pid = pid;
-    Ok(application_ends)
+    Ok(pid)
 }
 
-fn prepare(config: &RunConfig, identity: Identity) -> Result<Prepared, InitError> {
-    let text = |text: &[u8]| {
-        CString::new(text)
-            .map_err(|error| InitError::setup("a text of the configuration holds NUL", error))
-    };
-    let mut env: Vec<(&str, Vec<u8>)> = config
-        .env
-        .iter()
-        .map(|variable| (variable.name.as_str(), variable.value.clone().into_bytes()))
-        .collect();
-    let home = identity.home.clone().into_os_string().into_vec();
-    let mut defaults = vec![
-        ("PATH", DEFAULT_PATH.as_bytes().to_vec()),
-        ("HOSTNAME", config.hostname.clone().into_bytes()),
-        ("HOME", home),
-    ];
-    if config.terminal.is_some() {
-        defaults.push(("TERM", b"xterm".to_vec()));
+fn text(text: &[u8]) -> Result<CString, InitError> {
+    CString::new(text)
+        .map_err(|error| InitError::setup("a text of the configuration holds NUL", error))
+}
+
+impl Surroundings {
+    /// Who it is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
-    for (name, value) in defaults {
-        if !env.iter().any(|(known, _)| *known == name) {
-            env.push((name, value));
+
+    /// The working directory.
+    pub(crate) fn directory(&self) -> String {
+        self.cwd.to_string_lossy().into_owned()
+    }
+
+    /// The variables, by name and value.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        let texts = self
+            .env
+            .iter()
+            .map(|entry| entry.to_string_lossy().into_owned());
+        texts
+            .filter_map(|text| {
+                let (name, value) = text.split_once('=')?;
+                Some((name.to_owned(), value.to_owned()))
+            })
+            .collect()
+    }
+
+    /// Where a program is.
+    pub(crate) fn look_up(&self, argv: &[String]) -> Result<String, InitError> {
+        let name = argv.first().map(String::as_str).unwrap_or_default();
+        program::look_up(name, &self.path).map_err(|(reason, text)| InitError::new(reason, text))
+    }
+
+    /// Those of the configuration; its working directory is made if it is missing.
+    pub(crate) fn new(config: &RunConfig, identity: Identity) -> Result<Surroundings, InitError> {
+        let mut env: Vec<(&str, Vec<u8>)> = config
+            .env
+            .iter()
+            .map(|variable| (variable.name.as_str(), variable.value.clone().into_bytes()))
+            .collect();
+        let home = identity.home.clone().into_os_string().into_vec();
+        let mut defaults = vec![
+            ("PATH", DEFAULT_PATH.as_bytes().to_vec()),
+            ("HOSTNAME", config.hostname.clone().into_bytes()),
+            ("HOME", home),
+        ];
+        if config.terminal.is_some() {
+            defaults.push(("TERM", b"xterm".to_vec()));
         }
+        for (name, value) in defaults {
+            if !env.iter().any(|(known, _)| *known == name) {
+                env.push((name, value));
+            }
+        }
+        let path = env
+            .iter()
+            .find(|(name, _)| *name == "PATH")
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default();
+        let cwd = if config.cwd.is_empty() {
+            "/"
+        } else {
+            &config.cwd
+        };
+        crate::mounts::make_directory(cwd, 0o755)?;
+        Ok(Surroundings {
+            identity,
+            env: env
+                .iter()
+                .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
+                .collect::<Result<_, _>>()?,
+            path: OsString::from_vec(path),
+            cwd: text(cwd.as_bytes())?,
+        })
     }
-    let path = env
-        .iter()
-        .find(|(name, _)| *name == "PATH")
-        .map(|(_, value)| value.clone())
-        .unwrap_or_default();
-    let cwd = if config.cwd.is_empty() {
-        "/"
-    } else {
-        &config.cwd
-    };
-    crate::mounts::make_directory(cwd, 0o755)?;
-    Ok(Prepared {
-        identity,
-        argv: config
-            .argv
-            .iter()
-            .map(|argument| text(argument.as_bytes()))
-            .collect::<Result<_, _>>()?,
-        env: env
-            .iter()
-            .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
-            .collect::<Result<_, _>>()?,
-        path: OsString::from_vec(path),
-        cwd: text(cwd.as_bytes())?,
-    })
 }
 
 /// Ours and the child's ends of a terminal.
@@ -179,11 +244,7 @@ fn pipes(with_input: bool) -> Result<(ChildStreams, Application), InitError> {
         let (read, write) = pipe()?;
         (read, Some(write))
     } else {
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        (
-            null.map_err(|error| InitError::setup("cannot open /dev/null", error))?,
-            None,
-        )
+        (no_input()?, None)
     };
     for fd in [&out_read, &err_read].into_iter().chain(&input) {
         unblock(fd)?;
@@ -206,6 +267,21 @@ fn pipes(with_input: bool) -> Result<(ChildStreams, Application), InitError> {
     ))
 }
 
+/// A terminal for an application that somebody else starts: our ends and the application's, which is its user's.
+pub(crate) fn terminal_of(
+    size: WindowSize,
+    identity: &Identity,
+) -> Result<(Application, OwnedFd), InitError> {
+    let (streams, application) = terminal(size)?;
+    own_streams(&streams, identity);
+    Ok((application, streams.stderr))
+}
+
+fn no_input() -> Result<OwnedFd, InitError> {
+    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| InitError::setup("cannot open /dev/null", error))
+}
+
 fn unblock(fd: &OwnedFd) -> Result<(), InitError> {
     rustix::io::ioctl_fionbio(fd, true)
         .map_err(|error| InitError::setup("cannot set up a stream", error))
@@ -223,15 +299,19 @@ fn own_streams(streams: &ChildStreams, identity: &Identity) {
 }
 
 /// The child, from the fork to its program. Returns only if that fails.
-fn child(prepared: &Prepared, streams: &ChildStreams) -> (FailureReason, String) {
-    if let Err((step, error)) = become_application(prepared, streams) {
+fn child(
+    argv: &[CString],
+    surroundings: &Surroundings,
+    streams: &ChildStreams,
+) -> (FailureReason, String) {
+    if let Err((step, error)) = become_application(surroundings, streams) {
         return (FailureReason::Setup, format!("{step}: {error}"));
     }
-    program::run(&prepared.argv, &prepared.env, &prepared.path)
+    program::run(argv, &surroundings.env, &surroundings.path)
 }
 
 fn become_application(
-    prepared: &Prepared,
+    surroundings: &Surroundings,
     streams: &ChildStreams,
 ) -> Result<(), (&'static str, std::io::Error)> {
     let told =
@@ -246,6 +326,10 @@ fn become_application(
     rustix::stdio::dup2_stdout(&streams.stdout).map_err(told("cannot set stdout"))?;
     rustix::stdio::dup2_stderr(&streams.stderr).map_err(told("cannot set stderr"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // The agent beside another init is spared when memory ends; what it starts is not.
+    if rustix::process::getppid().is_some_and(|parent| !parent.is_init()) {
+        let _ = fs_err::write("/proc/self/oom_score_adj", "0");
+    }
     let (soft, hard) = OPEN_FILES;
     let limit = Rlimit {
         current: Some(soft),
@@ -253,9 +337,9 @@ fn become_application(
     };
     setrlimit(Resource::Nofile, limit).map_err(told("cannot set the limit of open files"))?;
     // As root: the directory may be one that only its owner enters.
-    rustix::process::chdir(prepared.cwd.as_c_str())
+    rustix::process::chdir(surroundings.cwd.as_c_str())
         .map_err(told("cannot enter the working directory"))?;
-    let groups: Vec<Gid> = prepared
+    let groups: Vec<Gid> = surroundings
         .identity
         .groups
         .iter()
@@ -263,8 +347,8 @@ fn become_application(
         .collect();
     rustix::thread::set_thread_groups(&groups).map_err(told("cannot set the groups"))?;
     let (uid, gid) = (
-        Uid::from_raw(prepared.identity.uid),
-        Gid::from_raw(prepared.identity.gid),
+        Uid::from_raw(surroundings.identity.uid),
+        Gid::from_raw(surroundings.identity.gid),
     );
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(told("cannot set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(told("cannot set the user"))

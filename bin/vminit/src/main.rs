@@ -10,8 +10,12 @@
 //! | `sweep` | takes the configuration, empties the initrd |
 //! | `modules`, `wait`, `disks`, `channel` | drivers, and waiting for what they find |
 //! | `mounts`, `files`, `net`, `clock` | the surroundings of the application |
+//! | `metadata` | the metadata service, where the VMM has none |
+//! | `login`, `keys` | what people find who log in |
 //! | `user`, `launch`, `program`, `stdio` | the application |
+//! | `health` | the probes that tell whether it is well |
 //! | `supervise` | the one loop while it runs |
+//! | `system` | process 1 handed over to the image's own init |
 //! | `steps` | the other loop: tasks of a build in place of an application |
 //! | `journal`, `error` | what there is to tell, on the console and to the host |
 //!
@@ -24,8 +28,12 @@ mod clock;
 mod disks;
 mod error;
 mod files;
+mod health;
 mod journal;
+mod keys;
 mod launch;
+mod login;
+mod metadata;
 mod modules;
 mod mounts;
 mod net;
@@ -34,11 +42,13 @@ mod stdio;
 mod steps;
 mod supervise;
 mod sweep;
+mod system;
 mod user;
 mod wait;
 
 use std::process::ExitCode;
 
+use boot::End;
 use journal::{Journal, open_console, write_line};
 
 fn main() -> ExitCode {
@@ -60,7 +70,9 @@ fn main() -> ExitCode {
         let _ = firebuild_sys::reboot::restart();
     }));
     let mut journal = Journal::new();
-    boot::run(&mut journal);
+    if boot::run(&mut journal) == End::Agent {
+        return ExitCode::SUCCESS;
+    }
     rustix::fs::sync();
     if let Err(error) = firebuild_sys::reboot::restart() {
         journal.error(&format!("cannot restart the machine: {error}"));

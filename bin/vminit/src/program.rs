@@ -48,6 +48,20 @@ pub(crate) fn run(argv: &[CString], env: &[CString], path: &OsStr) -> (FailureRe
     }
 }
 
+/// Where the program is that [`run`] would execute, for somebody else to do it.
+pub(crate) fn look_up(name: &str, path: &OsStr) -> Result<String, (FailureReason, String)> {
+    let found = candidates(name.as_bytes(), path)
+        .into_iter()
+        .find(|candidate| check(candidate).is_ok());
+    match found {
+        Some(found) => Ok(found.to_string_lossy().into_owned()),
+        None => Err((
+            FailureReason::NotFound,
+            format!("exec {name}: executable file not found in $PATH"),
+        )),
+    }
+}
+
 /// The paths at which the program may be, in order.
 fn candidates(program: &[u8], path: &OsStr) -> Vec<CString> {
     if program.contains(&b'/') {

@@ -117,7 +117,7 @@ fn obey(message: HostMessage, tasks: &mut Tasks, link: &mut Link, journal: &mut 
         } => tasks.connected((task, socket), to_guest, to_host, &mut link.mux),
         HostMessage::Ping => link.send(&GuestMessage::Pong, journal),
         HostMessage::Shutdown { .. } | HostMessage::ExitAck => return false,
-        HostMessage::Signal { .. } | HostMessage::WindowSize(_) => {
+        HostMessage::Signal { .. } | HostMessage::WindowSize(_) | HostMessage::Metadata { .. } => {
             journal.warning("a message for an application came, and there is none");
         }
     }

@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use firebuild_guest_proto::{
-    ExitRecord, ExitStatus, GuestMessage, Hello, HostMessage, Signal, StreamId,
+    ExitRecord, ExitStatus, GuestMessage, HealthCheck, Hello, HostMessage, Signal, StreamId,
 };
 use firebuild_sys::pty;
 use firebuild_sys::signal::{self, SignalFd};
@@ -22,12 +22,16 @@ use rustix::event::{PollFd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
+use crate::boot::{End, Ready};
 use crate::channel::Link;
 use crate::clock;
+use crate::health::Health;
 use crate::journal::Journal;
-use crate::launch::Application;
+use crate::launch::{Application, Surroundings};
+use crate::metadata::Metadata;
 use crate::mounts::{self, Writable};
 use crate::stdio::Stdio;
+use crate::system::System;
 use crate::wait::timespec;
 
 /// How long what the application left behind has after SIGTERM.
@@ -40,7 +44,10 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 const HOST_GRACE: Duration = Duration::from_secs(10);
 /// The grace of a shutdown that the guest itself asks for (`reboot`, Ctrl+Alt+Delete).
 const OWN_SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How long named pipes are read that have no end of their own.
+const PIPE_GRACE: Duration = Duration::from_millis(300);
 const SIGCHLD: i32 = 17;
+const SIGTERM: i32 = 15;
 /// What programs send to an init to end the machine: SIGINT (also Ctrl+Alt+Delete), SIGTERM, SIGUSR1 and SIGUSR2 (busybox)
 /// and SIGPWR.
 const SHUTDOWN_SIGNALS: [i32; 5] = [2, 15, 10, 12, 30];
@@ -68,6 +75,12 @@ pub(crate) struct Supervisor<'a> {
     killed: bool,
     application: Option<Running>,
     stdio: Option<Stdio>,
+    /// The image's own init, where this is the agent beside it.
+    system: Option<System>,
+    /// The machine ends by this process although another one is its init.
+    forced: bool,
+    health: Option<Health>,
+    metadata: Option<Metadata>,
     stop_signal: Signal,
     record: Option<ExitRecord>,
 }
@@ -103,20 +116,63 @@ impl<'a> Supervisor<'a> {
             killed: false,
             application: None,
             stdio: None,
+            system: None,
+            forced: false,
+            health: None,
+            metadata: None,
             stop_signal: Signal::TERM,
             record: None,
         }
     }
 
+    /// Looks at the application's health from its start on.
+    pub(crate) fn with_health(
+        mut self,
+        check: Option<HealthCheck>,
+        surroundings: Surroundings,
+    ) -> Supervisor<'a> {
+        self.health = check.map(|check| Health::new(check, surroundings));
+        self
+    }
+
+    /// Answers who asks for the machine's metadata.
+    pub(crate) fn with_metadata(mut self, metadata: Option<Metadata>) -> Supervisor<'a> {
+        self.metadata = metadata;
+        self
+    }
+
     /// Watches an application until the host has its exit record.
-    pub(crate) fn watch(mut self, application: Application, stop_signal: Signal) {
+    pub(crate) fn watch(mut self, ready: Ready, stop_signal: Signal) -> End {
         self.tell();
+        let application = match ready {
+            Ready::Application(application) => Some(application),
+            Ready::System(handed) => {
+                self.system = Some(handed.system);
+                handed.application
+            }
+        };
+        let pid = application.as_ref().map_or(Pid::INIT, |app| app.pid);
         let started = GuestMessage::Started {
-            pid: application.pid.as_raw_nonzero().get().unsigned_abs(),
+            pid: pid.as_raw_nonzero().get().unsigned_abs(),
             unix_ns: clock::unix_ns(),
             uptime_ns: clock::uptime_ns(),
         };
         self.link.send(&started, self.journal);
+        self.stop_signal = stop_signal;
+        match application {
+            Some(application) => self.carry(application),
+            None => self.no_streams(),
+        }
+        self.run();
+        if self.system.is_none() || self.forced {
+            End::Machine
+        } else {
+            End::Agent
+        }
+    }
+
+    /// Carries the streams of an application.
+    fn carry(&mut self, application: Application) {
         let is_terminal = application.terminal.is_some();
         let stdio = Stdio::new(
             application.outputs,
@@ -130,17 +186,20 @@ impl<'a> Supervisor<'a> {
             terminal: application.terminal,
             oom_kills: oom_kills(),
         });
-        self.stop_signal = stop_signal;
-        self.run();
     }
 
-    /// Tells the host that there is no application, and waits until it knows.
-    pub(crate) fn report(mut self, status: ExitStatus) {
+    /// There is nothing to carry.
+    fn no_streams(&mut self) {
         let mux = &mut self.link.mux;
         for id in [StreamId::STDOUT, StreamId::STDERR] {
             mux.end(id);
         }
         mux.stop(StreamId::STDIN);
+    }
+
+    /// Tells the host that there is no application, and waits until it knows.
+    pub(crate) fn report(mut self, status: ExitStatus) {
+        self.no_streams();
         self.record = Some(ExitRecord {
             status,
             oom_killed: false,
@@ -156,6 +215,11 @@ impl<'a> Supervisor<'a> {
             self.link.turn(self.journal);
             self.obey();
             self.read_signals();
+            self.look_at_system();
+            self.look_at_health();
+            if let Some(metadata) = &mut self.metadata {
+                metadata.turn();
+            }
             let moved = match &mut self.stdio {
                 Some(stdio) => stdio.turn(&mut self.link.mux),
                 None => false,
@@ -208,6 +272,11 @@ impl<'a> Supervisor<'a> {
                 HostMessage::ExitAck if self.phase == Phase::Acknowledging => {
                     self.phase = Phase::Done
                 }
+                HostMessage::Metadata { document } => {
+                    if let Some(metadata) = &mut self.metadata {
+                        metadata.set(document);
+                    }
+                }
                 HostMessage::Ping => self.link.send(&GuestMessage::Pong, self.journal),
                 HostMessage::Task(_) | HostMessage::Connected { .. } => self
                     .journal
@@ -232,7 +301,17 @@ impl<'a> Supervisor<'a> {
         let Some(application) = &self.application else {
             return;
         };
-        if let Err(error) = signal::send(application.pid, signal.number().into()) {
+        // A unit's process is the init's child.
+        let pid = match &self.system {
+            Some(system) if application.pid.is_init() => system.main(),
+            _ => Some(application.pid),
+        };
+        let Some(pid) = pid else {
+            self.journal
+                .warning(&format!("{signal} came before the application ran"));
+            return;
+        };
+        if let Err(error) = signal::send(pid, signal.number().into()) {
             self.journal
                 .warning(&format!("cannot send {signal} to the application: {error}"));
         }
@@ -240,7 +319,10 @@ impl<'a> Supervisor<'a> {
 
     fn shut_down(&mut self, grace: Duration) {
         if self.phase == Phase::Running && self.deadline.is_none() {
-            self.signal(self.stop_signal);
+            match &mut self.system {
+                Some(system) => system.shut_down(self.journal),
+                None => self.signal(self.stop_signal),
+            }
             self.deadline = Instant::now().checked_add(grace);
         }
     }
@@ -249,6 +331,12 @@ impl<'a> Supervisor<'a> {
         loop {
             match self.signals.read() {
                 Ok(Some(received)) if received.number == SIGCHLD => {}
+                // Beside another init this is its last word to all that still runs.
+                Ok(Some(received)) if self.system.is_some() => {
+                    if received.number == SIGTERM {
+                        self.system_ends(None);
+                    }
+                }
                 Ok(Some(_)) => self.shut_down(OWN_SHUTDOWN_GRACE),
                 Ok(None) => break,
                 Err(error) => {
@@ -271,7 +359,52 @@ impl<'a> Supervisor<'a> {
                 .is_some_and(|application| application.pid == pid)
             {
                 self.application_ended(status);
+            } else if let Some(health) = &mut self.health {
+                health.ended(pid, status);
             }
+        }
+    }
+
+    /// What the unit of the application tells.
+    fn look_at_system(&mut self) {
+        let Some(system) = &mut self.system else {
+            return;
+        };
+        if system.turn() && self.phase == Phase::Running {
+            self.application = None;
+            self.health = None;
+            system.shut_down(self.journal);
+        }
+    }
+
+    /// The image's init has ended everything else: the record is what is left to do. `status` is for an application that
+    /// has not ended by itself.
+    fn system_ends(&mut self, status: Option<ExitStatus>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if let Some(system) = &mut self.system {
+            system.turn();
+            let status = system
+                .status
+                .clone()
+                .or(status)
+                .unwrap_or(ExitStatus::Exited { code: 0 });
+            self.record = Some(ExitRecord {
+                status,
+                oom_killed: system.oom_killed,
+                finished_unix_ns: clock::unix_ns(),
+            });
+        }
+        self.health = None;
+        self.enter(Phase::Draining, Some(PIPE_GRACE));
+    }
+
+    fn look_at_health(&mut self) {
+        if let Some(health) = &mut self.health
+            && let Some(report) = health.turn()
+        {
+            self.link.send(&GuestMessage::Health(report), self.journal);
         }
     }
 
@@ -279,6 +412,8 @@ impl<'a> Supervisor<'a> {
         let Some(application) = self.application.take() else {
             return;
         };
+        // Nobody is left whose health there is to tell.
+        self.health = None;
         let status = exit_status(status);
         let was_killed = matches!(
             status,
@@ -288,6 +423,12 @@ impl<'a> Supervisor<'a> {
             }
         );
         let oom_killed = was_killed && oom_kills() > application.oom_kills;
+        if let Some(system) = &mut self.system {
+            system.status = Some(status);
+            system.oom_killed = oom_killed;
+            system.shut_down(self.journal);
+            return;
+        }
         self.record = Some(ExitRecord {
             status,
             oom_killed,
@@ -309,6 +450,15 @@ impl<'a> Supervisor<'a> {
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
         match self.phase {
+            Phase::Running if late && self.system.is_some() => {
+                self.journal
+                    .warning("the image's init does not end in time; the machine ends without it");
+                self.forced = true;
+                self.system_ends(Some(ExitStatus::Signaled {
+                    signal: Signal::KILL,
+                    core_dumped: false,
+                }));
+            }
             Phase::Running if late => {
                 self.deadline = None;
                 self.signal(Signal::KILL);
@@ -384,10 +534,16 @@ impl<'a> Supervisor<'a> {
     }
 
     fn wait(&mut self) {
-        let deadline = [self.deadline, self.link.wake_at()]
-            .into_iter()
-            .flatten()
-            .min();
+        let health = self.health.as_ref();
+        let deadline = [
+            self.deadline,
+            self.link.wake_at(),
+            health.and_then(Health::wake_at),
+            self.metadata.as_ref().and_then(Metadata::wake_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&self.signals, rustix::event::PollFlags::IN)];
         if let Some(stdio) = &self.stdio {
@@ -397,6 +553,22 @@ impl<'a> Supervisor<'a> {
                     .into_iter()
                     .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)),
             );
+        }
+        if let Some(events) = self.system.as_ref().and_then(System::events) {
+            fds.push(PollFd::from_borrowed_fd(
+                events,
+                rustix::event::PollFlags::IN,
+            ));
+        }
+        if let Some(output) = health.and_then(Health::output) {
+            fds.push(PollFd::from_borrowed_fd(
+                output,
+                rustix::event::PollFlags::IN,
+            ));
+        }
+        if let Some(metadata) = &self.metadata {
+            let interest = metadata.interest().into_iter();
+            fds.extend(interest.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         }
         if let Some((fd, flags)) = self.link.interest() {
             fds.push(PollFd::from_borrowed_fd(fd, flags));
@@ -421,7 +593,7 @@ fn next_child() -> Option<Ended> {
     }
 }
 
-fn exit_status(status: WaitStatus) -> ExitStatus {
+pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
     let signal = status
         .terminating_signal()
         .and_then(|number| u8::try_from(number).ok());

@@ -10,15 +10,19 @@ use crate::error::InitError;
 
 /// Resolves a user in the root that is entered.
 pub(crate) fn resolve(spec: &str) -> Result<Identity, InitError> {
-    let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
-    let accounts = Accounts::parse(passwd.as_deref(), group.as_deref());
-    accounts.resolve_user(spec).map_err(|error| {
+    accounts().resolve_user(spec).map_err(|error| {
         InitError::caused(
             FailureReason::UnknownUser,
             format!("cannot run as user '{spec}'"),
             error,
         )
     })
+}
+
+/// The accounts of the root that is entered.
+pub(crate) fn accounts() -> Accounts {
+    let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
+    Accounts::parse(passwd.as_deref(), group.as_deref())
 }
 
 /// A regular file's first bytes; an image may have put anything there.

@@ -55,7 +55,7 @@ pub use instruction::{
 };
 pub use lint::{CheckOptions, CheckOptionsError, Edit, Fix, Rule, Warning, lint, looks_secret};
 pub use mount::{Device, Mount, MountError, MountField, MountSharing, MountType, ResolvedMount};
-pub use parse::parse_instruction;
+pub use parse::{go_duration, parse_instruction};
 pub use signal::{nearest_signal, signal_number};
 pub use span::{LineIndex, Position, Span};
 pub use stage::{Dockerfile, EmptyContinuation, Stage};

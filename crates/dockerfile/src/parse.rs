@@ -11,6 +11,8 @@ mod arguments;
 mod duration;
 mod transfer;
 
+pub use duration::go_duration;
+
 use crate::directive::Directives;
 use crate::error::{ParseError, ParseErrorKind, ParseErrors};
 use crate::flag::take_flags;

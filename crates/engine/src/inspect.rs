@@ -26,12 +26,13 @@ pub fn inspect(paths: &Paths, wanted: &str) -> Result<Value, InstanceError> {
     let state = instance.state()?;
     let started = instance.started()?;
     let machine = instance.machine()?;
-    Ok(describe(
-        &instance,
-        &state,
-        started.as_ref(),
-        machine.as_ref(),
-    ))
+    let health = instance.health()?;
+    let mut all = describe(&instance, &state, started.as_ref(), machine.as_ref());
+    if let Some(health) = health.map(|health| state.health(health)) {
+        all["State"]["Health"] = json!(health);
+    }
+    all["RestartCount"] = json!(instance.restarts()?.map_or(0, |restarts| restarts.count));
+    Ok(all)
 }
 
 fn describe(
@@ -64,7 +65,7 @@ fn docker(
         .argv
         .split_at(record.entrypoint_words.min(record.argv.len()));
     let (exit_code, oom_killed, error, finished) = match state {
-        State::Exited(ended) => (
+        State::Restarting(ended) | State::Exited(ended) => (
             ended.exit_code,
             ended.oom_killed,
             ended.error.clone(),
@@ -99,9 +100,10 @@ fn docker(
         "Image": record.image_digest,
         "State": {
             "Status": state.word(),
-            "Running": matches!(state, State::Running { .. }),
+            // Docker counts one that is being restarted as running.
+            "Running": matches!(state, State::Running { .. } | State::Restarting(_)),
             "Paused": false,
-            "Restarting": false,
+            "Restarting": matches!(state, State::Restarting(_)),
             "OOMKilled": oom_killed,
             "Dead": matches!(state, State::Dead),
             "Pid": pid,
@@ -122,6 +124,16 @@ fn docker(
             "WorkingDir": record.cwd,
             "Labels": record.labels,
             "StopSignal": record.stop_signal,
+            "Healthcheck": record.healthcheck,
+            "StopTimeout": record.stop_timeout,
+        },
+        "RestartCount": 0,
+        "HostConfig": {
+            "RestartPolicy": {
+                "Name": record.restart.name(),
+                "MaximumRetryCount": record.restart.most(),
+            },
+            "AutoRemove": record.remove,
         },
         "NetworkSettings": {
             "Ports": ports,
@@ -234,7 +246,7 @@ fn ipv4(network: &NetworkRecord) -> Option<(&str, u32)> {
 }
 
 /// A prefix length as eight hexadecimal digits, as Go prints a mask.
-fn mask(prefix: u32) -> String {
+pub(crate) fn mask(prefix: u32) -> String {
     let bits = u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0);
     format!("{bits:08x}")
 }

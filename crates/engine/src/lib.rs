@@ -14,11 +14,14 @@
 //! | [`profile`], [`storage`] | profiles and catalogue directories of the original |
 //! | [`run`] | run an image in a VM, in the foreground or detached |
 //! | [`ls`], [`inspect`], [`logs`], [`wait`] | look at instances |
+//! | [`mmds`] | the metadata that guests find |
+//! | [`start`] | start them again |
 //! | [`stop`], [`kill`], [`rm`], [`purge`] | end and remove them |
 //! | [`room`] | what takes how much room, and making some |
 //!
 //! Beneath them: [`instance`] is what is known about a VM on disk, [`monitor`] the process that owns one.
 
+mod add_host;
 pub mod baseos;
 pub mod build;
 pub mod cancel;
@@ -34,6 +37,7 @@ pub mod log_file;
 pub mod logs;
 pub mod ls;
 pub mod microvm_executor;
+pub mod mmds;
 pub mod monitor;
 pub mod paths;
 pub mod profile;
@@ -42,6 +46,7 @@ pub mod rm;
 pub mod room;
 pub mod run;
 mod sparse;
+pub mod start;
 pub mod stop;
 pub mod storage;
 mod sweep;

@@ -1,6 +1,6 @@
 //! `firebuild ls`.
 
-use crate::instance::{Instance, InstanceError, Instances, Record, Started, State};
+use crate::instance::{Health, Instance, InstanceError, Instances, Record, Started, State};
 use crate::paths::Paths;
 
 /// An instance in a list.
@@ -12,6 +12,8 @@ pub struct Listed {
     pub state: State,
     /// Since when, or since when it did, if its application ever ran.
     pub started: Option<Started>,
+    /// How its application is, if it is looked at.
+    pub health: Option<Health>,
 }
 
 /// A list of instances.
@@ -46,10 +48,12 @@ pub fn ls(paths: &Paths, all: bool) -> Result<Listing, InstanceError> {
 }
 
 fn listed(instance: &Instance) -> Result<Listed, InstanceError> {
+    let state = instance.state()?;
     Ok(Listed {
         record: instance.record().clone(),
-        state: instance.state()?,
+        health: instance.health()?.map(|health| state.health(health)),
         started: instance.started()?,
+        state,
     })
 }
 

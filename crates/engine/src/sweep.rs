@@ -3,7 +3,7 @@
 //! | what | found by | dead when |
 //! |---|---|---|
 //! | half-made and half-removed directories of instances | their names | their lock is free |
-//! | processes, scratch disks | the records of instances | the instance is dead |
+//! | processes; scratch disks of those that cannot be started again | the records of instances | the instance is dead |
 //! | run dirs, and what they list (jails, control groups) | their names | their lock is free |
 //! | taps, rules, addresses, the bridge | the files of [`firebuild_vm::net::bridge`] | their lock is free |
 //! | ids of machines | the files of [`firebuild_vm::uid`] | their lock is free |
@@ -92,7 +92,11 @@ fn dead_instances(instances: &Instances, swept: &mut Swept) {
             continue;
         };
         let instance = owned.instance();
-        let outcomes = [end_processes(instance), reclaim_run_dir(instance)];
+        let outcomes = [
+            end_processes(instance),
+            reclaim_run_dir(instance),
+            half_written(instance.dir()),
+        ];
         swept
             .failed
             .extend(outcomes.into_iter().filter_map(Result::err));
@@ -102,6 +106,19 @@ fn dead_instances(instances: &Instances, swept: &mut Swept) {
                 .push(io("remove the disks in", instance.dir(), error));
         }
     }
+}
+
+/// Removes the documents that were being written.
+fn half_written(dir: &Path) -> Result<(), InstanceError> {
+    for entry in fs_err::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".new") {
+            fs_err::remove_file(entry.path())
+                .map_err(|error| io("remove", &entry.path(), error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Run dirs whose owner is dead. They have names of twelve hexadecimal digits and a lock in them; anything else in the

@@ -24,7 +24,7 @@ pub(crate) fn wait_for(instance: &Instance) -> Result<Option<Ended>, InstanceErr
         match instance.state() {
             Ok(State::Exited(ended)) => return Ok(Some(ended)),
             Ok(State::Dead) => return Ok(None),
-            Ok(State::Created | State::Running { .. }) => {}
+            Ok(_) => {}
             Err(error) if error.kind() == InstanceErrorKind::NotFound => {
                 return Err(Error::new(
                     InstanceErrorKind::NotFound,

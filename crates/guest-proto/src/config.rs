@@ -13,7 +13,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthCheck;
 use crate::hex;
+use crate::metadata::{Metadata, fits};
 use crate::net::Interface;
 use crate::signal::Signal;
 
@@ -49,6 +51,12 @@ pub struct RunConfig {
     /// What `/etc/resolv.conf` says; without it the image's file stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<Resolver>,
+    /// Names of variables of `env` that login shells get too, by `/etc/profile.d/run-env.sh`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login_env: Vec<String>,
+    /// Accounts that are to be entered by a key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<Account>,
     /// The interfaces beside `lo`, which is always there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
@@ -66,6 +74,15 @@ pub struct RunConfig {
     /// The signal that asks the application to end.
     #[serde(default = "default_stop_signal")]
     pub stop_signal: Signal,
+    /// The image's own init, if it is to be process 1 in place of the guest init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemInit>,
+    /// How to see whether the application is well; nothing looks without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// The metadata service that the guest init gives; none where the VMM gives it, or nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
     /// The host's time when the document was written, in nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_unix_ns: Option<u64>,
@@ -134,6 +151,32 @@ pub struct Resolver {
     /// The words of the `options` line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+}
+
+/// The image's own init as process 1.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemInit {
+    /// It and its arguments; empty means the one that the image has in a usual place.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// Whether `argv` of the configuration is an application to be run beside it.
+    #[serde(default)]
+    pub application: bool,
+}
+
+/// An account that is to be entered by keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Public keys, as lines of `authorized_keys`.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// Whether it is made if the image does not have it.
+    #[serde(default)]
+    pub create: bool,
 }
 
 /// What the guest makes its root file system of.
@@ -321,12 +364,17 @@ impl RunConfig {
             hostname,
             hosts: Vec::new(),
             resolver: None,
+            login_env: Vec::new(),
+            accounts: Vec::new(),
             interfaces: Vec::new(),
             root,
             modules: Vec::new(),
             terminal: None,
             stdin: false,
             stop_signal: Signal::TERM,
+            system: None,
+            health: None,
+            metadata: None,
             clock_unix_ns: None,
             entropy: Vec::new(),
             log_level: LogLevel::default(),
@@ -368,6 +416,9 @@ impl RunConfig {
             "***".clone_into(&mut variable.value);
         }
         masked.entropy.clear();
+        if let Some(metadata) = &mut masked.metadata {
+            metadata.document.clear();
+        }
         masked
     }
 
@@ -390,6 +441,13 @@ impl RunConfig {
             check(
                 no_nul(argument),
                 format_args!("argv[{index}]"),
+                "holds a NUL byte",
+            )?;
+        }
+        if let Some(system) = &self.system {
+            check(
+                system.argv.iter().all(|argument| no_nul(argument)),
+                "system.argv",
                 "holds a NUL byte",
             )?;
         }
@@ -438,6 +496,21 @@ impl RunConfig {
                 resolver.options.iter().all(|word| is_word(word)),
                 "resolver.options",
                 "has an empty word or a space",
+            )?;
+        }
+        check(
+            self.metadata
+                .as_ref()
+                .is_none_or(|metadata| fits(&metadata.document)),
+            "metadata",
+            "is larger than 51,200 bytes",
+        )?;
+        for (index, account) in self.accounts.iter().enumerate() {
+            let sound = is_word(&account.name) && account.keys.iter().all(|key| one_line(key));
+            check(
+                sound,
+                format_args!("accounts[{index}]"),
+                "has a bad name, or a key of several lines",
             )?;
         }
         for (index, interface) in self.interfaces.iter().enumerate() {

@@ -21,22 +21,26 @@
 pub mod config;
 pub mod flow;
 pub mod frame;
+pub mod health;
 mod hex;
 pub mod message;
+pub mod metadata;
 pub mod mux;
 pub mod net;
 mod queue;
 pub mod signal;
 
 pub use config::{
-    Channel, ConfigError, DiskRef, EnvVar, HostEntry, LogLevel, Resolver, RootLayout, RunConfig,
-    WindowSize,
+    Account, Channel, ConfigError, DiskRef, EnvVar, HostEntry, LogLevel, Resolver, RootLayout,
+    RunConfig, SystemInit, WindowSize,
 };
 pub use frame::{Frame, FrameError, StreamId};
+pub use health::{HealthCheck, HealthReport, HealthStatus, Probe, Verdict};
 pub use message::{
     ExitRecord, ExitStatus, FailureReason, GuestMessage, Hello, HostMessage, MessageError,
     MessageLevel, TaskOrder, TaskSocket,
 };
+pub use metadata::Metadata;
 pub use mux::{Direction, Event, Incoming, Limits, Mux, ProtocolError, Role, SendError};
 pub use net::{Cidr, Interface, InterfaceRef, MacAddress, Route};
 pub use signal::Signal;

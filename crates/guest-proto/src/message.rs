@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::WindowSize;
 use crate::frame::MAX_PAYLOAD_BYTES;
+use crate::health::HealthReport;
+use crate::metadata::Document;
 use crate::signal::Signal;
 
 /// The oldest version of the protocol that this build speaks.
@@ -108,6 +110,11 @@ pub enum HostMessage {
         /// Stream to the host.
         to_host: u32,
     },
+    /// The metadata document is another one from now on.
+    Metadata {
+        /// The document.
+        document: Document,
+    },
     /// Is the guest init alive? It answers with [`GuestMessage::Pong`].
     Ping,
 }
@@ -176,6 +183,8 @@ pub enum GuestMessage {
         /// Nanoseconds from the start of the guest's kernel to the exec.
         uptime_ns: u64,
     },
+    /// A probe of the application's health has ended.
+    Health(HealthReport),
     /// The application has ended, or could not be started. Nothing follows on any stream.
     Exit(ExitRecord),
     /// The guest of a build takes tasks from now on.

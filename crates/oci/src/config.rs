@@ -190,7 +190,7 @@ impl ContainerConfig {
 }
 
 /// HEALTHCHECK. Durations are nanoseconds, 0 means the default.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`; empty inherits.

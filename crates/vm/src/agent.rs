@@ -25,10 +25,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use firebuild_guest_proto::message::one_line;
+use firebuild_guest_proto::metadata::Document;
 use firebuild_guest_proto::mux::{Event, Limits, Mux, Role};
 use firebuild_guest_proto::{
-    ExitRecord, GuestMessage, Hello, HostMessage, Incoming, MessageError, MessageLevel,
-    ProtocolError, SendError, Signal, StreamId, WindowSize,
+    ExitRecord, GuestMessage, HealthReport, Hello, HostMessage, Incoming, MessageError,
+    MessageLevel, ProtocolError, SendError, Signal, StreamId, WindowSize,
 };
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -104,6 +105,8 @@ pub enum AgentEvent {
         /// Nanoseconds from the start of the guest's kernel to the exec.
         uptime_ns: u64,
     },
+    /// A probe of the application's health has ended.
+    Health(HealthReport),
     /// The application has ended or could not be started, and all its output has been taken. Record it, then
     /// [`Agent::acknowledge_exit`].
     Exited(ExitRecord),
@@ -368,6 +371,15 @@ impl Agent {
                 self.greeted("a sign of life")?;
                 Ok(Some(AgentEvent::Pong))
             }
+            GuestMessage::Health(mut report) => {
+                if self.phase != Phase::Running {
+                    return Err(AgentError::OutOfOrder {
+                        message: "a report of the application's health",
+                    });
+                }
+                report.probe.clip();
+                Ok(Some(AgentEvent::Health(report)))
+            }
             GuestMessage::Exit(record) => {
                 self.greeted("an exit record")?;
                 if self.phase == Phase::Exited {
@@ -483,6 +495,14 @@ impl Agent {
     pub fn shutdown(&mut self, grace: Duration) -> Result<(), AgentError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.send(&HostMessage::Shutdown { grace_ms })
+    }
+
+    /// Gives the guest init another metadata document.
+    ///
+    /// # Errors
+    /// When the guest takes no messages.
+    pub fn metadata(&mut self, document: Document) -> Result<(), AgentError> {
+        self.send(&HostMessage::Metadata { document })
     }
 
     /// Says that the exit record is safe: the guest may end. Goes out with the next [`Agent::pump`].

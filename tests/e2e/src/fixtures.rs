@@ -166,7 +166,28 @@ pub fn kernel_deb() -> Option<PathBuf> {
 /// When the disk refuses.
 #[must_use]
 pub fn base(home: &Home) -> Option<()> {
-    let layout = cache().join("debian-bookworm.tar");
+    bootstrapped(home, &["--bootstrap", "debian:bookworm"], "debian:bookworm")
+}
+
+/// As [`base`], a whole system: `debian:full`.
+///
+/// # Panics
+/// When the disk refuses.
+#[must_use]
+pub fn full_base(home: &Home) -> Option<()> {
+    let flags = [
+        "--bootstrap",
+        "debian:bookworm",
+        "--full",
+        "--tag",
+        "debian:full",
+    ];
+    bootstrapped(home, &flags, "debian:full")
+}
+
+fn bootstrapped(home: &Home, flags: &[&str], tag: &str) -> Option<()> {
+    let name = tag.replace(':', "-");
+    let layout = cache().join(format!("{name}.tar"));
     let lock = fs_err::File::options()
         .create(true)
         .append(true)
@@ -175,21 +196,20 @@ pub fn base(home: &Home) -> Option<()> {
     flock(&lock, FlockOperation::LockExclusive).expect("the file is ours to lock");
     if !layout.exists() {
         let maker = Home::new();
-        let made = run(
-            &mut maker.command(["baseos", "--bootstrap", "debian:bookworm"]),
-            Duration::from_secs(600),
-        );
+        let args = ["baseos"].iter().chain(flags).copied();
+        let made = run(&mut maker.command(args), Duration::from_secs(600));
         if made.code != 0 {
             return None;
         }
-        let context = maker.context("save", &[("Dockerfile", b"FROM debian:bookworm\n")]);
+        let dockerfile = format!("FROM {tag}\n");
+        let context = maker.context("save", &[("Dockerfile", dockerfile.as_bytes())]);
         let aside = layout.with_extension("part");
         let spec = format!("type=oci,compression=uncompressed,dest={}", aside.display());
         let _ = maker
             .fb([
                 "build",
                 "-t",
-                "debian:bookworm",
+                tag,
                 "--output",
                 &spec,
                 &context.display().to_string(),
@@ -198,13 +218,7 @@ pub fn base(home: &Home) -> Option<()> {
         fs_err::rename(&aside, &layout).expect("the target directory is writable");
     }
     let _ = home
-        .fb([
-            "image",
-            "load",
-            &layout.display().to_string(),
-            "--tag",
-            "debian:bookworm",
-        ])
+        .fb(["image", "load", &layout.display().to_string(), "--tag", tag])
         .ok();
     Some(())
 }

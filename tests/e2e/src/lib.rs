@@ -10,6 +10,6 @@ mod process;
 pub mod servers;
 mod skip;
 
-pub use fixtures::{Home, base, kernel_deb, left_in_store, static_program, with_base};
+pub use fixtures::{Home, base, full_base, kernel_deb, left_in_store, static_program, with_base};
 pub use process::{Done, firebuild, run};
 pub use skip::{missing, skip};

@@ -203,13 +203,14 @@ fn look(home: &Home) -> Seen {
     seen
 }
 
-/// What tells of a VM that has been: documents, logs and locks, no disks, no sockets.
+/// What tells of a VM that has been: documents, logs and locks, no sockets; the disk of one that can be started again.
 fn is_record(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.is_dir() && name.len() == 64
         || [".lock", "lock"].contains(&&*name)
         || name.ends_with(".json") && !name.starts_with('.')
         || name.ends_with(".log")
+        || name == "scratch.raw" && path.with_file_name("order.json").exists()
 }
 
 fn directories(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
+use firebuild_engine::instance::RestartPolicy;
 
+use super::access::AccessArgs;
+use super::health::HealthArgs;
+use super::mmds::MmdsArgs;
 use crate::flags::{Cni, Machine, RunCache, Storage, Tracing, Vmm};
 
 /// `firebuild run`
@@ -35,9 +39,6 @@ pub(crate) struct RunArgs {
     /// Working directory instead of the image's
     #[arg(long, short = 'w', value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Public key for the account of --ssh-user: accepted for scripts of the original
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub(crate) identity_file: Vec<PathBuf>,
     /// Host name of the guest
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
@@ -62,6 +63,21 @@ pub(crate) struct RunArgs {
     /// Signal that stops the application (default: the image's STOPSIGNAL)
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
+    /// Seconds from that signal to SIGKILL; -1 waits for ever (default: 10)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(crate) stop_timeout: Option<i64>,
+    /// Start it again when it ends: no, on-failure[:N], always, unless-stopped
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "no",
+        hide_default_value = true
+    )]
+    pub(crate) restart: RestartPolicy,
+    /// Who is process 1: auto (the image's init where the command is one), vminit, or system (the image's init, with the
+    /// application as a unit of it)
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = InitArg::Auto, hide_possible_values = true)]
+    pub(crate) init: InitArg,
     /// Size of the VM's scratch disk
     #[arg(long, value_name = "SIZE", default_value = "10G")]
     pub(crate) disk_size: String,
@@ -77,6 +93,12 @@ pub(crate) struct RunArgs {
     /// Also print the guest's console on standard error
     #[arg(long)]
     pub(crate) console: bool,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+    #[command(flatten)]
+    pub(crate) mmds: MmdsArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     #[command(flatten)]
     pub(crate) machine: Machine,
     #[command(flatten)]
@@ -107,6 +129,26 @@ impl From<Accel> for firebuild_engine::run::Accel {
             Accel::Auto => Self::Auto,
             Accel::Kvm => Self::Kvm,
             Accel::Tcg => Self::Tcg,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InitArg {
+    /// The image's init where the command is one
+    Auto,
+    /// The guest init
+    Vminit,
+    /// The image's init
+    System,
+}
+
+impl From<InitArg> for firebuild_engine::run::init::Init {
+    fn from(init: InitArg) -> Self {
+        match init {
+            InitArg::Auto => Self::Auto,
+            InitArg::Vminit => Self::Vminit,
+            InitArg::System => Self::System,
         }
     }
 }

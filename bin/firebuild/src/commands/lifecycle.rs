@@ -35,7 +35,7 @@ pub(crate) fn wait(paths: &Paths, args: &VmsArgs) -> Done {
 pub(crate) fn stop(paths: &Paths, args: &StopArgs) -> Done {
     let signal = args.signal.as_deref().map(signal).transpose()?;
     each(&args.vms.vms, |vm| {
-        stop::stop(paths, vm, Duration::from_secs(args.time), signal)
+        stop::stop(paths, vm, args.time.map(grace), signal)
     })
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn kill(paths: &Paths, args: &KillArgs) -> Done {
     match &args.shutdown_timeout {
         Some(text) => {
             let grace = duration(text)?;
-            each(&vms, |vm| stop::stop(paths, vm, grace, signal))
+            each(&vms, |vm| stop::stop(paths, vm, Some(grace), signal))
         }
         None => each(&vms, |vm| kill::kill(paths, vm, signal)),
     }
@@ -90,7 +90,12 @@ fn each(vms: &[String], mut work: impl FnMut(&str) -> Result<(), InstanceError>)
     Ok(code)
 }
 
-fn signal(text: &str) -> Result<u8, Failure> {
+/// A grace period in seconds; below 0 it never ends.
+pub(super) fn grace(seconds: i64) -> Duration {
+    u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs)
+}
+
+pub(super) fn signal(text: &str) -> Result<u8, Failure> {
     stop::signal_number(text).ok_or_else(|| {
         Failure::usage(format!("{text:?} is no signal")).hint("TERM, SIGUSR1, 15, RTMIN+3")
     })

@@ -47,7 +47,7 @@ pub(crate) fn run(paths: &Paths, args: &LsArgs, log: &Log) -> Done {
                 record.image.clone(),
                 clip(&record.argv.join(" "), 24),
                 ago(record.created_at.as_second()),
-                status(&listed.state),
+                status(listed),
                 ports(listed),
                 record.name.clone(),
             ]);
@@ -57,10 +57,22 @@ pub(crate) fn run(paths: &Paths, args: &LsArgs, log: &Log) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(state: &State) -> String {
-    match state {
+fn status(listed: &Listed) -> String {
+    match &listed.state {
         State::Created => "Created".to_owned(),
-        State::Running { started, .. } => format!("Up {}", since(started.started_at.as_second())),
+        State::Running { started, .. } => {
+            let health = match listed.health.as_ref().map(|health| health.status.as_str()) {
+                None => String::new(),
+                Some("starting") => " (health: starting)".to_owned(),
+                Some(word) => format!(" ({word})"),
+            };
+            format!("Up {}{health}", since(started.started_at.as_second()))
+        }
+        State::Restarting(ended) => format!(
+            "Restarting ({}) {}",
+            ended.exit_code,
+            ago(ended.finished_at.as_second())
+        ),
         State::Exited(ended) => format!(
             "Exited ({}) {}",
             ended.exit_code,
@@ -84,7 +96,8 @@ fn json(paths: &Paths, listed: &Listed) -> Value {
     let record = &listed.record;
     json!({
         "Id": record.id.as_str(), "Name": record.name, "Image": record.image, "Command": record.argv,
-        "Created": record.created_at.to_string(), "State": listed.state.word(), "Status": status(&listed.state),
+        "Created": record.created_at.to_string(), "State": listed.state.word(), "Status": status(listed),
+        "Health": listed.health.as_ref().map(|health| &health.status),
         "Ports": record.network.publish, "Pid": pid(&listed.state), "IPAddress": address(paths, listed),
     })
 }

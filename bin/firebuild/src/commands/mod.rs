@@ -8,6 +8,7 @@ mod kernel;
 mod lifecycle;
 mod logs;
 mod ls;
+mod mmds;
 mod profile_create;
 mod profile_inspect;
 mod profile_ls;
@@ -19,6 +20,7 @@ mod rootfs;
 mod run;
 mod shell;
 mod source;
+mod start;
 mod vmm;
 
 use std::path::Path;
@@ -74,8 +76,11 @@ pub(crate) fn dispatch(cli: &Cli) -> Done {
         }
         Command::Ls(args) => ls::run(&paths()?, args, log),
         Command::Inspect(args) => lifecycle::inspect(&paths()?, args),
+        Command::Mmds(args) => mmds::run(&paths()?, args),
         Command::Logs(args) => logs::run(&paths()?, args, &on_interrupt()?),
         Command::Wait(args) => lifecycle::wait(&paths()?, args),
+        Command::Start(args) => start::start(&paths()?, args),
+        Command::Restart(args) => start::restart(&paths()?, args),
         Command::Stop(args) => lifecycle::stop(&paths()?, args),
         Command::Kill(args) => lifecycle::kill(&paths()?, args),
         Command::Rm(args) => lifecycle::rm(&paths()?, args),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::images;
+use firebuild_engine::instance::RestartPolicy;
 use firebuild_engine::monitor::{Notice, Stdio};
 use firebuild_engine::paths::Paths;
 use firebuild_engine::profile::Profile;
@@ -69,7 +70,7 @@ pub(crate) fn run(paths: &Paths, args: &RunArgs, profile: &Profile, log: &Log) -
         .map_err(with_hint)
 }
 
-fn ended(outcome: &run::Outcome) -> ExitCode {
+pub(super) fn ended(outcome: &run::Outcome) -> ExitCode {
     if let Some(error) = &outcome.error {
         output::note(&format!("error: {error}"));
     }
@@ -77,7 +78,7 @@ fn ended(outcome: &run::Outcome) -> ExitCode {
 }
 
 /// What people most often have to do first.
-fn with_hint(error: run::RunError) -> Failure {
+pub(super) fn with_hint(error: run::RunError) -> Failure {
     use run::RunErrorKind;
     let hint = match error.kind() {
         RunErrorKind::Kernel => Some(
@@ -128,9 +129,6 @@ fn mention_unused(args: &RunArgs, log: &Log) {
         unused.push("--netns");
     }
     unused.extend(args.tracing.given());
-    if !args.identity_file.is_empty() {
-        unused.push("--identity-file");
-    }
     log.mention(&unused, "with QEMU and user-mode networking");
 }
 
@@ -171,6 +169,10 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<Request, Failure> {
             .env
             .push(env::parse_flag(text, caller).map_err(|error| Failure::new(error).code(2))?);
     }
+    request.run_env = !args.access.no_run_env;
+    request.names = args.access.names();
+    request.access = args.access.access(args.machine.ssh_user.as_ref());
+    request.mmds = args.mmds.wanted(args.machine.no_mmds == Some(true));
     request.user.clone_from(&args.user);
     request.workdir.clone_from(&args.workdir);
     request.hostname.clone_from(&args.hostname);
@@ -195,6 +197,16 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<Request, Failure> {
     request.stdin = !args.daemonize || args.interactive;
     request.stop_signal.clone_from(&args.stop_signal);
     vmm::apply(&mut request, args, profile)?;
+    request.init = args.init.into();
+    request.stop_timeout = args.stop_timeout;
+    request.restart = args.restart;
+    if args.rm && args.restart != RestartPolicy::No {
+        return Err(Failure::usage(
+            "--rm removes the VM when it ends, and --restart starts it again",
+        )
+        .hint("leave one of them out"));
+    }
+    request.health = args.health.flags();
     if let Some(cpus) = args.machine.cpu {
         request.cpus = cpus;
     }

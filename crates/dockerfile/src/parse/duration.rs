@@ -21,6 +21,16 @@ pub(super) enum Parsed {
     Value(Duration),
 }
 
+/// A duration as Go reads it (`time.ParseDuration`): `1m30s`, `1.5s`, `100ms`; `None` for anything else, for one below zero
+/// and for one above 2^63 - 1 ns (292 years).
+#[must_use]
+pub fn go_duration(text: &str) -> Option<Duration> {
+    match parse_duration(text)? {
+        Parsed::Negative => None,
+        Parsed::Value(duration) => Some(duration),
+    }
+}
+
 /// Go's `time.ParseDuration`; `None` when the text is none or above 2^63 - 1 ns (292 years).
 pub(super) fn parse_duration(text: &str) -> Option<Parsed> {
     let (text, negative) = match text.as_bytes().first()? {

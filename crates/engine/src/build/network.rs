@@ -1,9 +1,9 @@
 //! The network of steps, and what a Dockerfile may ask for, as the caller says it.
 
-use std::net::IpAddr;
-
 use firebuild_build::graph::NetworkMode;
 use firebuild_build::lower::Entitlements;
+
+use crate::add_host::{Target, parse};
 
 /// `--network`, `--allow` and `--add-host`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,26 +69,13 @@ impl Network {
     /// No name, no address; `host-gateway`, which has no meaning here.
     pub fn add_host(&mut self, value: &str) -> Result<(), NetworkError> {
         let wrong = |why: &str| NetworkError(format!("--add-host {value}: {why}"));
-        let (name, address) = value
-            .split_once('=')
-            .or_else(|| value.split_once(':'))
-            .ok_or_else(|| wrong("give NAME=ADDRESS"))?;
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '#') {
-            return Err(wrong("the name is none"));
-        }
-        if address == "host-gateway" {
+        let (name, target) = parse(value).map_err(|why| wrong(&why))?;
+        let Target::Address(address) = target else {
             return Err(wrong(
                 "steps do not reach the host's loopback; with --network=host it is 127.0.0.1",
             ));
-        }
-        let plain = address
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(address);
-        let parsed: IpAddr = plain
-            .parse()
-            .map_err(|_| wrong(&format!("{address:?} is no IP address")))?;
-        self.extra_hosts.push((parsed.to_string(), name.to_owned()));
+        };
+        self.extra_hosts.push((address.to_string(), name));
         Ok(())
     }
 }

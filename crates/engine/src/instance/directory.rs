@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use firebuild_guest_proto::metadata::Document;
 use firebuild_vm::remainder::Remainder;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -14,10 +15,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::{InstanceError, InstanceErrorKind, io};
+use super::health::Health;
 use super::name::{InstanceId, check_name, random_name};
 use super::record::{Ended, FORMAT, MachineRecord, Record, Started};
+use super::restart::Restarts;
 use super::state::State;
 use crate::error::{Cause, Error};
+use crate::monitor::order::Order;
 use crate::paths::{Paths, PathsError};
 
 /// The name of a directory that is being made or removed starts with this.
@@ -33,10 +37,14 @@ const ASKING: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Records {
     pub(crate) record: &'static str,
+    pub(crate) order: &'static str,
     pub(crate) spec: &'static str,
     pub(crate) plan: &'static str,
     pub(crate) machine: &'static str,
     pub(crate) started: &'static str,
+    pub(crate) health: &'static str,
+    pub(crate) restarts: &'static str,
+    pub(crate) metadata: &'static str,
     pub(crate) exit: &'static str,
     pub(crate) output: &'static str,
     pub(crate) console: &'static str,
@@ -47,10 +55,14 @@ pub(crate) struct Records {
 /// See the module's table.
 pub(crate) const RECORDS: Records = Records {
     record: "record.json",
+    order: "order.json",
     spec: "spec.json",
     plan: "plan.json",
     machine: "machine.json",
     started: "started.json",
+    health: "health.json",
+    restarts: "restarts.json",
+    metadata: "mmds.json",
     exit: "exit.json",
     output: "output.log",
     console: "console.log",
@@ -342,8 +354,15 @@ impl Instance {
     /// # Errors
     /// `Corrupt`, `Io`; `NotFound` when it was removed meanwhile.
     pub fn state(&self) -> Result<State, InstanceError> {
-        if let Some(ended) = self.ended()? {
-            return Ok(State::Exited(ended));
+        while let Some(ended) = self.ended()? {
+            let pending = self.restarts()?.is_some_and(|restarts| restarts.pending);
+            if pending && self.is_owned()? {
+                return Ok(State::Restarting(ended));
+            }
+            // Unless it has begun again between the two looks.
+            if self.ended()?.as_ref() == Some(&ended) {
+                return Ok(State::Exited(ended));
+            }
         }
         if self.is_owned()? {
             return Ok(match read_json(&self.dir, RECORDS.started)? {
@@ -372,6 +391,38 @@ impl Instance {
     /// `Corrupt`, `Io`.
     pub fn started(&self) -> Result<Option<Started>, InstanceError> {
         read_json(&self.dir, RECORDS.started)
+    }
+
+    /// How often it was started again, if it was.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn restarts(&self) -> Result<Option<Restarts>, InstanceError> {
+        read_json(&self.dir, RECORDS.restarts)
+    }
+
+    /// What its monitor was told, if that was kept.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub(crate) fn order(&self) -> Result<Option<Order>, InstanceError> {
+        read_json(&self.dir, RECORDS.order)
+    }
+
+    /// The metadata document, if it was changed.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub(crate) fn metadata(&self) -> Result<Option<Document>, InstanceError> {
+        read_json(&self.dir, RECORDS.metadata)
+    }
+
+    /// How its application is or was, if it is looked at.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn health(&self) -> Result<Option<Health>, InstanceError> {
+        read_json(&self.dir, RECORDS.health)
     }
 
     /// Which processes it is or was, if it was launched.
@@ -465,6 +516,18 @@ impl Owned {
     /// `Io`.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), InstanceError> {
         write_json(&self.instance.dir, name, value)
+    }
+
+    /// Removes a document of the instance; one that is not there is no error.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn forget(&self, name: &str) -> Result<(), InstanceError> {
+        let path = self.instance.path(name);
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", &path, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the instance with everything in it. It vanishes in one step.

@@ -5,10 +5,10 @@
 //! ├── .lock                    held while a name is chosen
 //! ├── <id>/  0700
 //! │   ├── lock                 held by the owner from the creation to the very end
-//! │   ├── record.json spec.json plan.json machine.json started.json
+//! │   ├── record.json order.json spec.json plan.json machine.json started.json health.json restarts.json mmds.json
 //! │   ├── output.log console.log      capped
 //! │   ├── scratch.raw          the writable half of the disk
-//! │   └── exit.json            written once, last, by rename
+//! │   └── exit.json            written last, by rename
 //! └── .tmp-*                   being made or removed; nobody's once its lock is free
 //! ```
 //!
@@ -19,6 +19,7 @@
 //!
 //! | `exit.json` | lock | `started.json` | state |
 //! |---|---|---|---|
+//! | yes, and `restarts.json` says that it is not the last | held | | restarting |
 //! | yes | | | exited |
 //! | no | held | no | created |
 //! | no | held | yes | running |
@@ -26,9 +27,11 @@
 
 mod directory;
 mod error;
+mod health;
 mod name;
 mod process;
 mod record;
+mod restart;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -37,9 +40,11 @@ mod tests;
 
 pub use directory::{Instance, Instances, Owned};
 pub use error::{InstanceError, InstanceErrorKind};
+pub use health::{Health, HealthLog};
 pub use name::{InstanceId, check_name};
 pub use process::{ProcessRef, boot_id};
 pub use record::{Ended, MASK, MachineRecord, NetworkRecord, Record, Started};
+pub use restart::{RestartPolicy, RestartPolicyError, Restarts};
 pub use state::State;
 
 pub(crate) use directory::RECORDS;

@@ -3,21 +3,28 @@
 //! | file | when | what |
 //! |---|---|---|
 //! | `record.json` | created | what was asked for, resolved; values of variables masked |
+//! | `order.json` | first start, unless with `--rm` | all that another start needs, values of variables too; 0600 |
 //! | `spec.json`, `plan.json` | launched | the machine and how it was started |
 //! | `machine.json` | launched | which processes it is |
 //! | `started.json` | the application runs | since when |
+//! | `health.json` | a probe has ended | how the application is |
+//! | `restarts.json` | started again by its policy | how often, and whether it is about to be |
+//! | `mmds.json` | `firebuild mmds put` or `patch` | the document as it was left |
 //! | `exit.json` | ended, last of all | how |
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use firebuild_guest_proto::{Cidr, Interface, InterfaceRef};
+use firebuild_oci::Healthcheck;
 use firebuild_vm::spec::PortPublish;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::name::InstanceId;
 use super::process::ProcessRef;
+use super::restart::RestartPolicy;
+use crate::run::health::check;
 
 /// The version of all these documents.
 pub(crate) const FORMAT: u32 = 1;
@@ -59,6 +66,18 @@ pub struct Record {
     pub hostname: String,
     /// The signal that asks the application to end.
     pub stop_signal: String,
+    /// The image's own init is process 1.
+    #[serde(default)]
+    pub system: bool,
+    /// Seconds from that signal to SIGKILL when `stop` does not say; below 0 there is no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<i64>,
+    /// When it begins again after its end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How it is seen whether the application is well, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
     /// The id of the kernel.
     pub kernel: String,
     /// Arguments for the kernel beside the usual ones.
@@ -82,6 +101,15 @@ pub struct Record {
     pub terminal: bool,
     /// Standard input is carried.
     pub stdin: bool,
+}
+
+impl Record {
+    /// Whether the application's health is looked at.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.healthcheck
+            .as_ref()
+            .is_some_and(|config| check(config, None).is_some())
+    }
 }
 
 /// The network of an instance.

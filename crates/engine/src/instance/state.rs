@@ -1,5 +1,6 @@
 //! The state of an instance.
 
+use super::health::Health;
 use super::record::{Ended, MachineRecord, Started};
 
 /// What an instance does, or how it ended.
@@ -14,6 +15,8 @@ pub enum State {
         /// As which processes.
         machine: Option<MachineRecord>,
     },
+    /// It has ended so, and its owner starts it again.
+    Restarting(Ended),
     /// It has ended.
     Exited(Ended),
     /// Its owner died without a word.
@@ -26,13 +29,22 @@ impl State {
         match self {
             State::Created => "created",
             State::Running { .. } => "running",
+            State::Restarting(_) => "restarting",
             State::Exited(_) => "exited",
             State::Dead => "dead",
         }
     }
 
+    /// How an application in this state is, of which this is known.
+    pub(crate) fn health(&self, known: Health) -> Health {
+        match self {
+            State::Created | State::Running { .. } => known,
+            State::Restarting(_) | State::Exited(_) | State::Dead => known.ended(),
+        }
+    }
+
     /// Whether an owner lives.
     pub fn is_alive(&self) -> bool {
-        matches!(self, State::Created | State::Running { .. })
+        !matches!(self, State::Exited(_) | State::Dead)
     }
 }

@@ -28,6 +28,8 @@ pub enum Purpose {
     Random,
     /// Memory that the guest gives back.
     Balloon,
+    /// The metadata service of the guest init: a link to a network of its own.
+    Metadata,
     /// Good to have for what runs in the guest.
     Extra,
 }
@@ -73,6 +75,7 @@ pub const DRIVERS: &[Driver] = &[
     ),
     driver("virtio_rng", Purpose::Random, "virtio_rng.%d\0"),
     driver("virtio_balloon", Purpose::Balloon, "virtio_balloon\0"),
+    driver("veth", Purpose::Metadata, "peer_ifindex\0"),
     driver("erofs", Purpose::Extra, "erofs: "),
     driver("fuse", Purpose::Extra, "fuse: "),
 ];

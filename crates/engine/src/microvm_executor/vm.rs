@@ -324,6 +324,7 @@ impl Owner {
                 AgentEvent::Greeted { .. }
                 | AgentEvent::Log { .. }
                 | AgentEvent::Started { .. }
+                | AgentEvent::Health(_)
                 | AgentEvent::Closed => {}
             }
         }

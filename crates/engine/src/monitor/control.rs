@@ -6,7 +6,9 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"do":"stop","graceMs":10000,"signal":null}` | `{"done":true}` at once |
+//! | `{"do":"restart","graceMs":10000,"signal":null}` | `{"done":true}` at once |
 //! | `{"do":"kill","signal":15}`, `{"do":"kill","signal":null}` | `{"done":true}` at once |
+//! | `{"do":"mmdsGet"}`, `{"do":"mmdsPut","document":{}}`, `{"do":"mmdsPatch","document":{}}` | `{"done":true}`, with the `document` |
 //! | `{"do":"wait"}` | how it ended, when it has |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,6 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+use firebuild_guest_proto::metadata::Document;
 use firebuild_vm::RunDir;
 use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
@@ -37,8 +40,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     /// End the application with its stop signal or this one, and by force after the grace period.
     Stop { grace_ms: u64, signal: Option<u8> },
+    /// End the application likewise, and start it again.
+    Restart { grace_ms: u64, signal: Option<u8> },
     /// Send this signal, or end the machine at once.
     Kill { signal: Option<u8> },
+    /// Give the metadata document.
+    MmdsGet,
+    /// Put this one in its place.
+    MmdsPut { document: Document },
+    /// Merge this into it.
+    MmdsPatch { document: Document },
     /// Say when it has ended, and how.
     Wait,
 }
@@ -52,6 +63,9 @@ pub(crate) struct Answer {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
+    /// For `mmdsGet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) document: Option<Document>,
     /// For `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Ended>,
@@ -63,6 +77,7 @@ impl Answer {
         Self {
             done: true,
             problem: None,
+            document: None,
             ended: None,
         }
     }
@@ -72,6 +87,7 @@ impl Answer {
         Self {
             done: false,
             problem: Some(problem.into()),
+            document: None,
             ended: None,
         }
     }
@@ -130,6 +146,13 @@ impl Server {
         }
         self.connections
             .retain_mut(|connection| connection.serve(handle));
+    }
+
+    /// Takes over those who wait at another one.
+    pub(crate) fn adopt(&mut self, other: Server) {
+        let waiting = other.connections.into_iter();
+        self.connections
+            .extend(waiting.filter(|connection| connection.waiting));
     }
 
     /// Tells everybody who waits how it ended.

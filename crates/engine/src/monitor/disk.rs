@@ -1,6 +1,7 @@
 //! The disk that a guest writes to.
 
 use std::io;
+use std::path::Path;
 
 use firebuild_rootfs::ext4;
 
@@ -13,27 +14,23 @@ use crate::sparse::{copy, create};
 /// The label of scratch disks.
 const LABEL: &str = "firebuild-rw";
 
-/// Makes the disk in the directory of an instance. A copy ends with an error of `Io` when `stop` says so.
+/// Makes the disk in the directory of an instance, unless it is there from an earlier run. A copy ends with an error of `Io` when `stop` says so.
 pub(crate) fn make(
     instance: &Instance,
     scratch: &Scratch,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<(), RunError> {
-    let (name, made): (_, Result<(), Cause>) = match scratch {
-        Scratch::Empty { bytes } => {
-            let path = instance.path(RECORDS.scratch);
-            let made = create(&path).map_err(Cause::from).and_then(|file| {
-                let identity = instance.id().as_str().as_bytes();
-                ext4::write_empty(&file, *bytes, LABEL, identity)?;
-                Ok(())
-            });
-            (path, made)
-        }
-        Scratch::Copy { of } => {
-            let path = instance.path(RECORDS.copy);
-            (path.clone(), copy(of, &path, stop).map_err(Cause::from))
-        }
-    };
+    let path = instance.path(match scratch {
+        Scratch::Empty { .. } => RECORDS.scratch,
+        Scratch::Copy { .. } => RECORDS.copy,
+    });
+    if path.exists() {
+        return Ok(());
+    }
+    // Whole or not at all: the next start takes what it finds.
+    let aside = path.with_extension("part");
+    let made = make_aside(instance, scratch, &aside, stop)
+        .and_then(|()| Ok(fs_err::rename(&aside, &path)?));
     made.map_err(|cause| {
         let kind = if is_full(&*cause) {
             RunErrorKind::NoSpace
@@ -42,18 +39,44 @@ pub(crate) fn make(
         };
         Error::caused(
             kind,
-            format!("cannot make the disk {}", name.display()),
+            format!("cannot make the disk {}", path.display()),
             cause,
         )
     })
 }
 
-/// Removes the disks; an instance that has ended needs none.
+fn make_aside(
+    instance: &Instance,
+    scratch: &Scratch,
+    aside: &Path,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(), Cause> {
+    match fs_err::remove_file(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    match scratch {
+        Scratch::Empty { bytes } => {
+            let identity = instance.id().as_str().as_bytes();
+            ext4::write_empty(&create(aside)?, *bytes, LABEL, identity)?;
+        }
+        Scratch::Copy { of } => copy(of, aside, stop)?,
+    }
+    Ok(())
+}
+
+/// Removes what a dead owner left of disks: half-made ones, and whole ones of an instance that cannot be started again.
 pub(crate) fn remove(instance: &Instance) -> io::Result<()> {
+    let can_start = instance.path(RECORDS.order).exists();
     for name in [RECORDS.scratch, RECORDS.copy] {
-        match fs_err::remove_file(instance.path(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let disk = instance.path(name);
+        let part = disk.with_extension("part");
+        let disk = Some(disk).filter(|_| !can_start);
+        for path in disk.into_iter().chain([part]) {
+            match fs_err::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())

@@ -9,12 +9,16 @@
 //! front has room for it, so a reader who stalls stops the application's writes, and only those.
 
 mod asked;
+mod begun;
 mod ending;
+mod health;
+mod metadata;
 mod streams;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use firebuild_guest_proto::metadata::Document;
 use firebuild_guest_proto::{ExitRecord, MessageLevel};
 use firebuild_vm::{Agent, AgentEvent, Machine, MachineState};
 use jiff::Timestamp;
@@ -24,13 +28,16 @@ use rustix::io::Errno;
 use super::control::Server;
 use super::front::{Front, Notice};
 use super::output::Output;
-use super::report::{News, Reporter};
-use crate::instance::{Ended, FORMAT, Owned, RECORDS, Started};
+use super::report::News;
+use crate::instance::{Ended, Owned, RECORDS};
 use crate::log_file::LogWriter;
 use ending::failure;
 
 /// How long a guest may take to restart after its exit record was acknowledged.
 const RESTART: Duration = Duration::from_secs(5);
+
+/// How long the image's own init may take for the rest of its shutdown then.
+const UNMOUNT: Duration = Duration::from_secs(30);
 
 /// An owner at work.
 pub(crate) struct EventLoop<'a, 'f> {
@@ -54,6 +61,17 @@ pub(crate) struct EventLoop<'a, 'f> {
     exit: Option<ExitRecord>,
     /// The last grave words of the guest init that have not been told.
     last_words: Option<String>,
+    told: health::Told,
+    /// What the guest finds as its metadata.
+    metadata: Option<Document>,
+    /// When the application began.
+    began: Option<Instant>,
+    /// How often the policy has started it again.
+    restarts: u32,
+    /// It is ended by command.
+    stopped: bool,
+    /// It is ended to be started again.
+    again: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,19 +95,32 @@ enum EndedBy {
 }
 
 /// What is left when the loop is over.
-pub(crate) struct Finished {
+pub(crate) struct Finished<'f> {
     pub(crate) ended: Ended,
     pub(crate) server: Option<Server>,
     /// What could not be cleaned up.
     pub(crate) cleanup: Vec<String>,
     /// Whoever asked for it has gone before it was up: nobody knows of it.
     pub(crate) abandoned: bool,
-    /// Somebody who still waits for the start.
-    pub(crate) reporter: Option<Reporter>,
+    /// The front, for another run; in it perhaps somebody who still waits for the start.
+    pub(crate) front: Front<'f>,
+    /// How long the application ran, if it did.
+    pub(crate) ran: Option<Duration>,
+    /// It was ended by command.
+    pub(crate) stopped: bool,
+    /// It was ended to be started again.
+    pub(crate) again: bool,
 }
 
 impl<'a, 'f> EventLoop<'a, 'f> {
-    pub(crate) fn new(owned: &'a Owned, machine: Machine, agent: Agent, front: Front<'f>) -> Self {
+    /// `waiting` are those who waited for the end of an earlier run, and go on waiting.
+    pub(crate) fn new(
+        owned: &'a Owned,
+        machine: Machine,
+        agent: Agent,
+        front: Front<'f>,
+        waiting: Option<Server>,
+    ) -> Self {
         let mut complain = |what: &str, error: std::io::Error| {
             (front.notices)(Notice::Note(format!("{what}: {error}")));
         };
@@ -102,6 +133,13 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             .and_then(Server::new)
             .map_err(|error| complain("other commands cannot reach this VM", error))
             .ok();
+        let server = match (server, waiting) {
+            (Some(mut server), Some(waiting)) => {
+                server.adopt(waiting);
+                Some(server)
+            }
+            (server, waiting) => server.or(waiting),
+        };
         Self {
             owned,
             machine,
@@ -118,11 +156,23 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             channel_closed: false,
             exit: None,
             last_words: None,
+            told: health::Told::default(),
+            metadata: None,
+            began: None,
+            restarts: 0,
+            stopped: false,
+            again: false,
         }
     }
 
+    /// So many restarts have led here.
+    pub(crate) fn restarted(mut self, restarts: u32) -> Self {
+        self.restarts = restarts;
+        self
+    }
+
     /// Runs until the machine has ended and its output is written.
-    pub(crate) fn run(mut self) -> Finished {
+    pub(crate) fn run(mut self) -> Finished<'f> {
         if self.front.resized {
             self.resize();
         }
@@ -138,6 +188,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             self.signals();
             self.requests();
             self.deadlines();
+            self.write_health();
             if state == MachineState::Ended && self.channel_closed && self.is_drained() {
                 break;
             }
@@ -201,23 +252,19 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                     (self.front.notices)(Notice::Guest(earlier));
                 }
             }
-            AgentEvent::Log { text, .. } => (self.front.notices)(Notice::Guest(text)),
-            AgentEvent::Started { uptime_ns, .. } => {
-                self.phase = self.phase.max(Phase::Running);
-                let started = Started {
-                    format: FORMAT,
-                    started_at: Timestamp::now(),
-                    boot_ms: uptime_ns / 1_000_000,
-                };
-                if let Err(error) = self.owned.write(RECORDS.started, &started) {
-                    (self.front.notices)(Notice::Note(format!(
-                        "the start is not recorded: {error}"
-                    )));
+            AgentEvent::Log { level, text } => {
+                // Whoever waits for a detached start hears what is not as it was asked for.
+                if level == MessageLevel::Warning
+                    && let Some(reporter) = &self.front.reporter
+                {
+                    reporter.tell(&News::Notice {
+                        text: format!("guest: {text}"),
+                    });
                 }
-                if let Some(reporter) = self.front.reporter.take() {
-                    reporter.tell(&News::Started);
-                }
+                (self.front.notices)(Notice::Guest(text));
             }
+            AgentEvent::Started { uptime_ns, .. } => self.begun(uptime_ns),
+            AgentEvent::Health(report) => self.take_health(report),
             AgentEvent::Exited(record) => {
                 self.phase = Phase::Exited;
                 if let Some(log) = &mut self.log {
@@ -233,7 +280,9 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                     self.fault(&error);
                 }
                 self.kill_at = None;
-                self.deadline = Some(Instant::now() + RESTART);
+                let system = self.owned.instance().record().system;
+                let most = if system { UNMOUNT } else { RESTART };
+                self.deadline = Some(Instant::now() + most);
             }
             // An application's guest takes no tasks; what it says of them is nothing to us.
             AgentEvent::Ready | AgentEvent::Connect { .. } | AgentEvent::Pong => {}
@@ -281,7 +330,10 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         {
             fds.push(PollFd::new(stdin, PollFlags::IN));
         }
-        let deadline = [self.deadline, self.kill_at].into_iter().flatten().min();
+        let deadline = [self.deadline, self.kill_at, self.health_due()]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec {

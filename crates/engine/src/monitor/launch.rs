@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use firebuild_guest_proto::RunConfig;
+use firebuild_guest_proto::metadata::{Document, METADATA_ADDRESS};
+use firebuild_guest_proto::{Cidr, Metadata, Route, RunConfig};
 use firebuild_vm::accel;
 use firebuild_vm::backend::qemu::{self, Qemu, find_program};
 use firebuild_vm::capability::KvmState;
@@ -10,7 +11,7 @@ use firebuild_vm::launch::LaunchErrorKind;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::plan::Role;
 use firebuild_vm::run_dir::{RunDirError, RunDirErrorKind, reclaim};
-use firebuild_vm::spec::{Accel, InitrdPart, PrivateBytes};
+use firebuild_vm::spec::{Accel, InitrdPart, MmdsVersion, Network, PrivateBytes};
 use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmSpec, uid};
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -19,6 +20,8 @@ use super::order::Order;
 use super::{disk, initrd, network};
 use crate::error::Error;
 use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
+use crate::run::metadata::tell_network;
+use crate::run::names::lead_to_gateway;
 use crate::run::{RunError, RunErrorKind};
 use crate::vmm::search_path;
 
@@ -32,6 +35,8 @@ pub(crate) struct Launched {
     pub(crate) agent: Agent,
     /// Things to tell once.
     pub(crate) notices: Vec<String>,
+    /// What the guest finds as its metadata.
+    pub(crate) metadata: Option<Document>,
 }
 
 /// Says whether the start was interrupted, and by which signal.
@@ -68,6 +73,8 @@ fn launch_in(
     let mut spec = order.spec.clone();
     let owner = order.vmm.user().or(dir.user().map(|(uid, _)| uid));
     let network = network::join(owned, owner, &mut spec, &mut guest)?;
+    lead_to_gateway(&mut guest, &order.gateway_names);
+    let metadata = metadata(owned, order, &mut spec, &mut guest)?;
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
     let (checked, plan) = plan(backend, spec, &dir)?;
     let mut signal = None;
@@ -114,7 +121,52 @@ fn launch_in(
         machine,
         agent,
         notices,
+        metadata,
     })
+}
+
+/// The metadata document as it is now: as it was asked for, or as it was left by a change. Where the VMM does not serve it,
+/// the guest init does.
+fn metadata(
+    owned: &Owned,
+    order: &Order,
+    spec: &mut VmSpec,
+    guest: &mut RunConfig,
+) -> Result<Option<Document>, RunError> {
+    let Some(mmds) = &mut spec.mmds else {
+        return Ok(None);
+    };
+    let changed = owned.instance().metadata().map_err(|error| {
+        Error::caused(
+            RunErrorKind::Instance,
+            "cannot read the metadata of the VM",
+            error,
+        )
+    })?;
+    if let Some(changed) = changed {
+        mmds.document = serde_json::Value::Object(changed);
+    }
+    tell_network(&mut mmds.document, guest);
+    let document = mmds.document.as_object().cloned().unwrap_or_default();
+    if order.vmm.serves_metadata(spec.network != Network::None) {
+        // The VMM takes what is sent there from the first interface.
+        if let Some(interface) = guest.interfaces.first_mut() {
+            interface.routes.push(Route {
+                destination: Cidr {
+                    address: METADATA_ADDRESS.into(),
+                    prefix: 32,
+                },
+                gateway: None,
+            });
+        }
+    } else {
+        guest.metadata = Some(Metadata {
+            tokens: mmds.version == MmdsVersion::V2,
+            document: document.clone(),
+        });
+        spec.mmds = None;
+    }
+    Ok(Some(document))
 }
 
 /// Finds out now what takes time to find out the first time: whether KVM works. The answer is remembered.

@@ -26,6 +26,7 @@ mod network;
 pub(crate) mod order;
 mod output;
 mod report;
+mod restart;
 mod terminal;
 
 pub use detached::{HELPER, helper_main};

@@ -1,7 +1,7 @@
 //! What a monitor is told to run.
 //!
-//! For a detached instance it crosses from `run` to the monitor as JSON in memory that both share; it
-//! holds the values of variables, so it is never a file.
+//! For a detached instance it crosses from `run` to the monitor as JSON in memory that both share. It holds the values of
+//! variables: it is kept, for another start, in a file that only its user reads, and not at all with `--rm`.
 
 use std::path::PathBuf;
 
@@ -30,6 +30,9 @@ pub(crate) struct Order {
     /// In load order.
     pub(crate) modules: Vec<ModuleFile>,
     pub(crate) scratch: Scratch,
+    /// Names that lead to the gateway of the guest's network.
+    #[serde(default)]
+    pub(crate) gateway_names: Vec<String>,
     /// Whether the record goes at the end.
     pub(crate) remove: bool,
 }

@@ -1,13 +1,15 @@
 //! `run -d`: a monitor process owns the machine.
 
+use std::os::fd::OwnedFd;
+
 use firebuild_vm::net::host::HostNetwork;
 
 use super::error::{RunError, RunErrorKind};
 use super::prepare::{Prepared, hold, prepare};
 use super::request::{Detached, DiskFor, Outcome, Request};
 use crate::error::Error;
-use crate::instance::Instances;
-use crate::kernel;
+use crate::instance::{InstanceId, Instances};
+use crate::kernel::{self, Hold};
 use crate::monitor::{Causes, News, Notice, Notices, abandon, listen, spawn};
 use crate::paths::Paths;
 
@@ -22,7 +24,7 @@ pub fn detached(
     disk_for: DiskFor<'_>,
     notices: Notices<'_>,
 ) -> Result<Result<Detached, Outcome>, RunError> {
-    let mut held = Some(hold(paths)?);
+    let held = hold(paths)?;
     let kernel = kernel::select(
         paths,
         request.kernel_root.as_deref(),
@@ -60,13 +62,25 @@ pub fn detached(
             return Err(error);
         }
     };
+    begun(news, id.clone(), held, notices).map(|begun| begun.map(|()| Detached { id, name }))
+}
+
+/// Waits until the application of a monitor runs, or could not be executed: then with the outcome. `held` keeps the kernel
+/// until the machine has it open.
+pub(crate) fn begun(
+    news: OwnedFd,
+    id: InstanceId,
+    held: Hold,
+    notices: Notices<'_>,
+) -> Result<Result<(), Outcome>, RunError> {
+    let mut held = Some(held);
     let last = listen(news, &mut |news| match news {
         News::Notice { text } => notices(Notice::Note(text)),
         // The machine has its kernel open; who wants to change kernels need not wait for the boot.
         _ => held = None,
     });
     match last {
-        Some(News::Started) => Ok(Ok(Detached { id, name })),
+        Some(News::Started) => Ok(Ok(())),
         Some(News::Exited { code, error }) => Ok(Err(Outcome {
             id,
             exit_code: code,

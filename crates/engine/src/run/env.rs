@@ -94,6 +94,19 @@ pub fn parse_flag(
     })
 }
 
+/// The names of variables that these assignments have given a value, each once and in order.
+pub(crate) fn set_by(assignments: &[Assignment], env: &[EnvVar]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for assignment in assignments {
+        let (Assignment::Set(EnvVar { name, .. }) | Assignment::Unset(name)) = assignment;
+        let is_there = env.iter().any(|variable| variable.name == *name);
+        if is_there && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 /// Reads an environment file.
 ///
 /// # Errors

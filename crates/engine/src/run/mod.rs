@@ -10,20 +10,27 @@
 //!      └─ detached:   the monitor's loop in a process of its own
 //! ```
 
+pub mod access;
 pub mod command;
 mod detached;
 pub mod env;
 mod error;
 mod foreground;
+pub mod health;
+pub mod init;
+pub mod metadata;
+pub mod names;
 pub(crate) mod network;
 mod prepare;
 mod print;
 pub mod publish;
 mod request;
 
+pub(crate) use detached::begun;
 pub use detached::detached;
 pub use error::{RunError, RunErrorKind};
 pub use firebuild_vm::spec::Accel;
 pub use foreground::foreground;
+pub(crate) use prepare::hold;
 pub use print::{Printed, print};
 pub use request::{Detached, DiskFor, ImageDisk, NetworkMode, Outcome, Request};

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use firebuild_guest_proto::{Channel, EnvVar, RootLayout, RunConfig, Signal, WindowSize};
-use firebuild_oci::ContainerConfig;
+use firebuild_oci::{ContainerConfig, Healthcheck};
 use firebuild_store::Store;
 use firebuild_vm::net::host::HostNetwork;
 use firebuild_vm::spec::{
-    ConsoleLog, Disk, KernelFormat, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL, SPEC_FORMAT,
-    VmSpec,
+    ConsoleLog, Disk, KernelFormat, MmdsSpec, Network, ROOT_DISK_SERIAL, SCRATCH_DISK_SERIAL,
+    SPEC_FORMAT, VmSpec,
 };
 use jiff::Timestamp;
 
 use super::command::{Argv, argv};
-use super::env::merge;
+use super::env::{merge, set_by};
 use super::error::{RunError, RunErrorKind};
+use super::metadata::{Subject, document};
 use super::network;
 use super::request::{DiskFor, ImageDisk, NetworkMode, Request};
+use super::{health, init};
 use crate::error::Error;
 use crate::instance::{FORMAT, InstanceId, MASK, NetworkRecord, RECORDS, Record};
 use crate::kernel::{Catalogue, Hold, Kernel, Presence, Purpose};
@@ -108,6 +110,9 @@ pub(crate) fn prepare(
     }
     let mut guest = guest(request, &image, size, overlay, &id)?;
     notices.extend(network::configure(&mut guest.config, mode, host));
+    let (hosts, gateway_names) = request.names.entries(mode != NetworkMode::None)?;
+    guest.config.hosts = hosts;
+    guest.config.resolver = request.names.resolver(guest.config.resolver.take());
     guest.config.channel = vmm.channel();
     guest.config.root = vmm.root(overlay);
     guest.config.modules = kernel
@@ -120,6 +125,23 @@ pub(crate) fn prepare(
     spec.network = network::spec(request, mode, &id);
     let mut record = record(request, &image, kernel, &guest, id.clone());
     record.network = network::record(request, mode, host);
+    if let Some(wanted) = &request.mmds {
+        let subject = Subject {
+            id: id.as_str(),
+            image_tag: &image.name,
+            image: &image.config.config,
+            argv: &Argv {
+                words: guest.config.argv.clone(),
+                entrypoint_words: guest.entrypoint_words,
+            },
+            kernel: &kernel.id,
+            overlay,
+        };
+        spec.mmds = Some(MmdsSpec {
+            version: wanted.version,
+            document: document(wanted, request, &guest.config, &subject)?.into(),
+        });
+    }
     let scratch = if overlay {
         Scratch::Empty {
             bytes: request.disk_bytes,
@@ -149,6 +171,7 @@ pub(crate) fn prepare(
             guest: guest.config,
             modules,
             scratch,
+            gateway_names,
             remove: request.remove,
         },
         notices,
@@ -171,6 +194,9 @@ fn purposes(vmm: &Chosen, request: &Request, network: NetworkMode, overlay: bool
     if request.hardware.entropy_limit.is_some() {
         purposes.push(Purpose::Random);
     }
+    if request.mmds.is_some() && !vmm.serves_metadata(network != NetworkMode::None) {
+        purposes.push(Purpose::Metadata);
+    }
     purposes
 }
 
@@ -178,6 +204,7 @@ fn purposes(vmm: &Chosen, request: &Request, network: NetworkMode, overlay: bool
 struct Guest {
     config: RunConfig,
     entrypoint_words: usize,
+    healthcheck: Option<Healthcheck>,
 }
 
 fn guest(
@@ -216,12 +243,21 @@ fn guest(
         &config.hostname,
         request.terminal,
     );
+    if request.run_env {
+        config.login_env = set_by(&request.env, &config.env);
+    }
+    config.accounts = request.access.accounts()?;
     config.cwd = workdir(request, of_image)?;
     config.user = request
         .user
         .clone()
         .unwrap_or_else(|| of_image.user.clone());
     config.stop_signal = stop_signal(request, of_image)?;
+    let healthcheck = health::merged(of_image, &request.health);
+    config.health = healthcheck
+        .as_ref()
+        .and_then(|check| health::check(check, of_image.shell.as_deref()));
+    config.system = init::system(request, &config.argv);
     config.stdin = request.stdin;
     config.terminal = request.terminal.then(|| {
         size.unwrap_or(WindowSize {
@@ -242,6 +278,7 @@ fn guest(
     Ok(Guest {
         config,
         entrypoint_words,
+        healthcheck,
     })
 }
 
@@ -385,6 +422,10 @@ fn record(
         user: config.user.clone(),
         hostname: config.hostname.clone(),
         stop_signal: config.stop_signal.to_string(),
+        system: config.system.is_some(),
+        stop_timeout: request.stop_timeout,
+        restart: request.restart,
+        healthcheck: guest.healthcheck.clone(),
         kernel: kernel.id.clone(),
         kernel_args: request.kernel_args.clone(),
         cpus: request.cpus,

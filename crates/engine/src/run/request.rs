@@ -7,9 +7,14 @@ use firebuild_oci::{ImageConfig, Reference};
 use firebuild_store::Store;
 use firebuild_vm::spec::{Accel, DiskSettings, Hardware, MachineType, PortPublish};
 
+use super::access::Access;
 use super::env::Assignment;
+use super::health::HealthFlags;
+use super::init::Init;
+use super::metadata::Mmds;
+use super::names::Names;
 use crate::error::Cause;
-use crate::instance::InstanceId;
+use crate::instance::{InstanceId, RestartPolicy};
 use crate::vmm;
 
 /// What to run, and how.
@@ -23,6 +28,8 @@ pub struct Request {
     pub arguments: Vec<String>,
     /// Variables in their order: those of files first, then those of flags.
     pub env: Vec<Assignment>,
+    /// Give login shells the variables of `env`, too.
+    pub run_env: bool,
     /// A user instead of the image's.
     pub user: Option<String>,
     /// A working directory instead of the image's.
@@ -31,6 +38,14 @@ pub struct Request {
     pub hostname: Option<String>,
     /// A name; by default a random one.
     pub name: Option<String>,
+    /// Names that the guest resolves.
+    pub names: Names,
+    /// Who may log in.
+    pub access: Access,
+    /// Who is process 1 of the guest.
+    pub init: Init,
+    /// The metadata service of the guest; none without it.
+    pub mmds: Option<Mmds>,
     /// Published ports.
     pub publish: Vec<PortPublish>,
     /// How the guest reaches the network.
@@ -45,6 +60,12 @@ pub struct Request {
     pub stdin: bool,
     /// A signal instead of the image's STOPSIGNAL.
     pub stop_signal: Option<String>,
+    /// Seconds from the stop signal to SIGKILL; below 0 there is no end.
+    pub stop_timeout: Option<i64>,
+    /// When it begins again after its end.
+    pub restart: RestartPolicy,
+    /// How to see whether the application is well.
+    pub health: HealthFlags,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in MiB.
@@ -81,10 +102,15 @@ impl Request {
             entrypoint: None,
             arguments: Vec::new(),
             env: Vec::new(),
+            run_env: true,
             user: None,
             workdir: None,
             hostname: None,
             name: None,
+            names: Names::default(),
+            access: Access::default(),
+            init: Init::Auto,
+            mmds: Some(Mmds::default()),
             publish: Vec::new(),
             network: NetworkMode::Auto,
             netns: None,
@@ -92,6 +118,9 @@ impl Request {
             terminal: false,
             stdin: false,
             stop_signal: None,
+            stop_timeout: None,
+            restart: RestartPolicy::No,
+            health: HealthFlags::default(),
             cpus: 1,
             memory_mib: 512,
             disk_bytes: 10 << 30,

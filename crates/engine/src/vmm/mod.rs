@@ -125,6 +125,11 @@ impl Chosen {
         matches!(self, Self::Qemu)
     }
 
+    /// Whether it serves the guest's metadata itself; with a network only, which its service is a part of.
+    pub(crate) fn serves_metadata(&self, has_network: bool) -> bool {
+        has_network && matches!(self, Self::Firecracker(_))
+    }
+
     /// The user that its machine runs as, if somebody has named one.
     pub(crate) fn user(&self) -> Option<u32> {
         match self {

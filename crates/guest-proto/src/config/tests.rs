@@ -1,8 +1,9 @@
 use super::{
-    Channel, ConfigError, DiskRef, EnvVar, HostEntry, LogLevel, Resolver, RootLayout, RunConfig,
-    WindowSize,
+    Account, Channel, ConfigError, DiskRef, EnvVar, HostEntry, LogLevel, Resolver, RootLayout,
+    RunConfig, SystemInit, WindowSize,
 };
-use crate::{Interface, InterfaceRef, Route, Signal};
+use crate::metadata::{Document, Metadata};
+use crate::{HealthCheck, Interface, InterfaceRef, Route, Signal};
 
 fn full() -> RunConfig {
     let mut config = RunConfig::new(
@@ -26,6 +27,12 @@ fn full() -> RunConfig {
         search: vec!["example.org".to_owned()],
         options: vec!["ndots:1".to_owned()],
     });
+    config.login_env = vec!["PGPASSWORD".to_owned()];
+    config.accounts = vec![Account {
+        name: "debian".to_owned(),
+        keys: vec!["ssh-ed25519 AAAA me".to_owned()],
+        create: true,
+    }];
     config.interfaces = vec![Interface {
         select: InterfaceRef::Mac("52:54:00:12:34:56".parse().unwrap()),
         addresses: vec![
@@ -42,6 +49,22 @@ fn full() -> RunConfig {
     });
     config.stdin = true;
     config.stop_signal = Signal::INT;
+    config.system = Some(SystemInit {
+        argv: Vec::new(),
+        application: true,
+    });
+    config.health = Some(HealthCheck {
+        argv: vec!["ok".to_owned()],
+        interval_ms: 1,
+        timeout_ms: 2,
+        start_period_ms: 3,
+        start_interval_ms: 4,
+        retries: 5,
+    });
+    config.metadata = Some(Metadata {
+        tokens: true,
+        document: Document::from_iter([("a".to_owned(), "b".into())]),
+    });
     config.clock_unix_ns = Some(1_800_000_000_000_000_000);
     config.entropy = vec![1, 2, 255];
     config.log_level = LogLevel::Debug;
@@ -74,11 +97,15 @@ fn the_text_form_is_pinned() {
         r#"{"version":1,"argv":["postgres","-c","a b"],"env":[{"name":"PATH","value":"/bin:/usr/bin"},"#,
         r#"{"name":"PGPASSWORD","value":"secret=1"}],"cwd":"/var/lib","user":"postgres:postgres","hostname":"db","#,
         r#""hosts":[{"address":"10.0.2.2","names":["gateway"]}],"resolver":{"nameservers":["10.0.2.3"],"#,
-        r#""search":["example.org"],"options":["ndots:1"]},"interfaces":[{"select":{"mac":"52:54:00:12:34:56"},"#,
+        r#""search":["example.org"],"options":["ndots:1"]},"login_env":["PGPASSWORD"],"#,
+        r#""accounts":[{"name":"debian","keys":["ssh-ed25519 AAAA me"],"create":true}],"interfaces":[{"select":{"mac":"52:54:00:12:34:56"},"#,
         r#""addresses":["10.0.2.15/24","fec0::15/64"],"routes":[{"destination":"0.0.0.0/0","gateway":"10.0.2.2"}],"#,
         r#""mtu":1500}],"root":{"kind":"overlay","image":{"serial":"firebuild-root"},"filesystem":"ext4","#,
         r#""scratch":{"serial":"firebuild-scratch"}},"modules":["/firebuild/modules/virtio.ko"],"#,
-        r#""terminal":{"rows":24,"columns":80},"stdin":true,"stop_signal":2,"clock_unix_ns":1800000000000000000,"#,
+        r#""terminal":{"rows":24,"columns":80},"stdin":true,"stop_signal":2,"system":{"argv":[],"application":true},"#,
+        r#""health":{"argv":["ok"],"interval_ms":1,"timeout_ms":2,"start_period_ms":3,"start_interval_ms":4,"retries":5},"#,
+        r#""metadata":{"tokens":true,"document":{"a":"b"}},"#,
+        r#""clock_unix_ns":1800000000000000000,"#,
         r#""entropy":"0102ff","log_level":"debug","channel":{"kind":"virtio-serial","name":"firebuild.channel"}}"#,
     );
     assert_eq!(text, expected);
@@ -97,7 +124,7 @@ fn nothing_secret_is_shown() {
 #[test]
 fn what_the_guest_cannot_use_is_refused_by_name() {
     type Spoil = fn(&mut RunConfig);
-    let broken: [(&str, Spoil); 14] = [
+    let broken: [(&str, Spoil); 15] = [
         ("version", |c| c.version = 2),
         ("argv", |c| c.argv.clear()),
         ("argv[1]", |c| c.argv[1] = "a\0".to_owned()),
@@ -108,6 +135,7 @@ fn what_the_guest_cannot_use_is_refused_by_name() {
         ("hostname", |c| c.hostname = "a b".to_owned()),
         ("hostname", |c| c.hostname = "a".repeat(65)),
         ("hosts[0]", |c| c.hosts[0].names.clear()),
+        ("accounts[0]", |c| c.accounts[0].keys[0] = "a\nb".to_owned()),
         ("modules[0]", |c| c.modules[0] = "/a/../b".to_owned()),
         ("root", |c| {
             c.root = RootLayout::Private {

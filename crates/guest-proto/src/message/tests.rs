@@ -3,6 +3,7 @@ use super::{
     MessageError, MessageLevel, one_line,
 };
 use crate::config::WindowSize;
+use crate::health::{HealthReport, HealthStatus, Probe, Verdict};
 use crate::signal::Signal;
 
 fn exit(status: ExitStatus) -> ExitRecord {
@@ -39,6 +40,24 @@ fn the_text_forms_are_pinned() {
                 uptime_ns: 4,
             },
             r#"{"type":"started","pid":2,"unix_ns":3,"uptime_ns":4}"#,
+        ),
+        (
+            GuestMessage::Health(HealthReport {
+                verdict: Verdict {
+                    status: HealthStatus::Unhealthy,
+                    failing_streak: 3,
+                },
+                probe: Probe {
+                    started_unix_ns: 1,
+                    ended_unix_ns: 2,
+                    exit_code: -1,
+                    output: "no".to_owned(),
+                },
+            }),
+            concat!(
+                r#"{"type":"health","verdict":{"status":"unhealthy","failing_streak":3},"#,
+                r#""probe":{"started_unix_ns":1,"ended_unix_ns":2,"exit_code":-1,"output":"no"}}"#
+            ),
         ),
         (
             GuestMessage::Exit(exit(ExitStatus::Exited { code: 3 })),

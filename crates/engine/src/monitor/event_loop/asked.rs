@@ -8,11 +8,10 @@ use super::{EndedBy, EventLoop, Phase, WINCH};
 use crate::monitor::control::{Answer, Request};
 use crate::monitor::front::SignalMeaning;
 use crate::monitor::terminal;
+use crate::stop::grace_of;
 
 /// How long a guest may take to report after its application was killed.
 const REPORT: Duration = Duration::from_secs(5);
-/// The grace period of a monitor that is itself asked to end.
-const OWN_GRACE: Duration = Duration::from_secs(10);
 /// Interrupts after which the machine is ended, as with `docker run`.
 const INSISTENCE: u32 = 3;
 
@@ -28,7 +27,8 @@ impl EventLoop<'_, '_> {
             if received.number == WINCH {
                 self.resize();
             } else if self.front.meaning == SignalMeaning::Stop {
-                self.stop(OWN_GRACE, None);
+                self.again = false;
+                self.stop(grace_of(self.owned.instance(), None), None);
             } else {
                 self.forward(signal);
             }
@@ -51,6 +51,7 @@ impl EventLoop<'_, '_> {
             return;
         }
         if matches!(signal, Signal::INT | Signal::TERM) {
+            self.stopped = true;
             self.interrupts += 1;
             if self.interrupts >= INSISTENCE {
                 self.give_up = true;
@@ -76,7 +77,12 @@ impl EventLoop<'_, '_> {
 
     fn request(&mut self, request: &Request) -> Option<Answer> {
         let number = match request {
-            Request::Stop { signal, .. } | Request::Kill { signal } => *signal,
+            Request::Stop { signal, .. }
+            | Request::Restart { signal, .. }
+            | Request::Kill { signal } => *signal,
+            Request::MmdsGet | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
+                return Some(self.mmds(request));
+            }
             Request::Wait => return None,
         };
         let signal = match number.map(Signal::from_number) {
@@ -85,9 +91,20 @@ impl EventLoop<'_, '_> {
             None => None,
         };
         match request {
-            Request::Stop { grace_ms, .. } => self.stop(Duration::from_millis(*grace_ms), signal),
+            Request::Stop { grace_ms, .. } => {
+                self.again = false;
+                self.stop(Duration::from_millis(*grace_ms), signal);
+            }
+            Request::Restart { grace_ms, .. } => {
+                self.again = true;
+                self.stop(Duration::from_millis(*grace_ms), signal);
+            }
             Request::Kill { .. } => match signal {
-                None => self.end(EndedBy::Kill),
+                None => {
+                    self.again = false;
+                    self.stopped = true;
+                    self.end(EndedBy::Kill);
+                }
                 Some(_) if self.phase == Phase::Booting => {
                     if signal == Some(Signal::KILL) {
                         self.end(EndedBy::Kill);
@@ -96,6 +113,11 @@ impl EventLoop<'_, '_> {
                     }
                 }
                 Some(signal) => {
+                    // As in Docker: what these end stays ended.
+                    let stop_signal = &self.owned.instance().record().stop_signal;
+                    if signal == Signal::KILL || signal.to_string() == *stop_signal {
+                        self.stopped = true;
+                    }
                     if signal == Signal::KILL {
                         self.deadline_within(REPORT);
                     }
@@ -104,13 +126,14 @@ impl EventLoop<'_, '_> {
                     }
                 }
             },
-            Request::Wait => {}
+            _ => {}
         }
         Some(Answer::done())
     }
 
     /// Asks the application to end, and sees to it that it does.
     fn stop(&mut self, grace: Duration, signal: Option<Signal>) {
+        self.stopped = true;
         if self.phase == Phase::Booting {
             self.end(EndedBy::Kill);
             return;

@@ -9,12 +9,12 @@ use crate::instance::{Ended, FORMAT};
 /// Lines of the console that an error shows; all of them are in the console's log.
 const CONSOLE_LINES: usize = 8;
 
-impl EventLoop<'_, '_> {
-    pub(super) fn finish(mut self) -> Finished {
+impl<'f> EventLoop<'_, 'f> {
+    pub(super) fn finish(mut self) -> Finished<'f> {
         if let Some(log) = &mut self.log {
             let _ = log.finish();
         }
-        drop(self.front.raw.take());
+        self.finish_health();
         let end = self.machine.finish();
         let killed = end.killed;
         let (exit_code, error) = match (&self.exit, &self.ended_by) {
@@ -42,7 +42,10 @@ impl EventLoop<'_, '_> {
             },
             server: self.server,
             cleanup: end.cleanup.iter().map(|error| chain(error)).collect(),
-            reporter: self.front.reporter.take(),
+            front: self.front,
+            ran: self.began.map(|began| began.elapsed()),
+            stopped: self.stopped,
+            again: self.again,
         }
     }
 }
