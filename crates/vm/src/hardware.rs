@@ -270,8 +270,6 @@ impl fmt::Display for LimitedNetwork {
 /// What a balloon can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BalloonSupport {
-    /// A size at the start.
-    pub amount: bool,
     /// Hinting.
     pub free_page_hinting: bool,
     /// Reporting.

@@ -259,6 +259,10 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
     for (planned, index, ready) in awaited {
         wait_ready(planned, machine, index, &ready)?;
     }
+    if let Some(monitor) = &plan.monitor {
+        let connection = descriptors.take(&monitor.connection)?;
+        api::command(monitor, plan, machine, connection)?;
+    }
     if let Some(api) = &plan.api {
         let connection = api::configure(api, plan, machine)?;
         machine.set_control(Some(connection));

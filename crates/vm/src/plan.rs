@@ -68,6 +68,9 @@ pub struct LaunchPlan {
     /// What the VMM is told once it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<PlannedApi>,
+    /// What the VMM is told by QMP once it runs, on a connection that is closed then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<PlannedMonitor>,
     /// Where the console goes.
     pub console: ConsoleLog,
     /// Things that people should be told once.
@@ -286,6 +289,24 @@ pub struct PlannedApi {
     pub socket: PathBuf,
     /// Requests, in this order; each has to succeed.
     pub requests: Vec<PlannedRequest>,
+}
+
+/// What QEMU is told over a monitor of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedMonitor {
+    /// Descriptor name of the launcher's end.
+    pub connection: String,
+    /// Commands, in this order; each has to succeed.
+    pub commands: Vec<PlannedCommand>,
+}
+
+/// A command of QMP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedCommand {
+    /// Its name.
+    pub execute: String,
+    /// What belongs to it.
+    pub arguments: Value,
 }
 
 /// A request of HTTP with a JSON body.

@@ -416,6 +416,30 @@ fn machines_are_planned_from_profiles_and_directories() {
         of_catalogue.starts_with(reader.at("home/kernels")),
         "{of_catalogue:?}"
     );
+    // More of the machine stands in a file, in Firecracker's words, and flags win over it.
+    let file = reader.at("machine.json");
+    let text = r#"{"machine-config": {"smt": true, "vcpu_count": 2, "mem_size_mib": 64},
+                   "drives": [{"drive_id": "scratch", "io_engine": "Async"}]}"#;
+    fs_err::write(&file, text).unwrap();
+    let more = format!("{line} --machine-config={}", file.display());
+    let spec: Value = serde_json::from_slice(&reader.types(&more).ok().stdout).unwrap();
+    assert_eq!(
+        (&spec["cpus"], &spec["memory_mib"], &spec["hardware"]["smt"]),
+        (&2.into(), &512.into(), &true.into()),
+        "{spec}"
+    );
+    assert_eq!(spec["disks"][1]["settings"]["io_engine"], "Async", "{spec}");
+    fs_err::write(&file, r#"{"machine-config": {"vcpus": 2}}"#).unwrap();
+    let failed = reader.types(&more).exits(125);
+    assert!(failed.err().contains("vcpus"), "{}", failed.err());
+    // Whoever asks for Firecracker gets it or is told why not.
+    let asked = format!("{line} --backend=firecracker --binary-firecracker=/absent");
+    let failed = reader.types(&asked).exits(125);
+    assert!(
+        failed.err().contains("--binary-firecracker /absent"),
+        "{}",
+        failed.err()
+    );
     // A file of that name in the kernel root comes first.
     let of_root = reader.at("vmlinux/vmlinux-v5.8");
     let _ = fs_err::copy(&of_catalogue, &of_root).unwrap();

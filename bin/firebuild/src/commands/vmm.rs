@@ -77,6 +77,7 @@ fn template(name: &str) -> Result<CpuTemplate, Failure> {
         .find(|template| template.name().eq_ignore_ascii_case(name));
     known.ok_or_else(|| {
         Failure::usage(format!("there is no cpu template '{name}'"))
+            .code(FAILED_TO_RUN)
             .hint("C3, T2, T2S, T2CL and T2A are there")
     })
 }

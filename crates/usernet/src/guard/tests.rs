@@ -2,20 +2,21 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::meter::{Limit, Rate};
 
 use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, Limits, MAX_ANSWERS, MAX_FRAME_BYTES, spawn};
 
 /// The guest's end and passt's end of a guarded connection.
 fn guarded() -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
+    limited(Limits::default())
+}
+
+fn limited(limits: Limits) -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
     let (guest, inner) = UnixStream::pair().unwrap();
     let (outer, network) = UnixStream::pair().unwrap();
-    let thread = spawn(
-        OwnedFd::from(inner),
-        OwnedFd::from(outer),
-        Limits::default(),
-    )
-    .unwrap();
+    let thread = spawn(OwnedFd::from(inner), OwnedFd::from(outer), limits).unwrap();
     for end in [&guest, &network] {
         end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     }
@@ -289,4 +290,47 @@ fn a_reset_gets_the_ack_that_makes_it_count() {
         Guard::default().deliver(&mut frame);
         assert_eq!(frame, before);
     }
+}
+
+#[test]
+fn what_is_limited_comes_late_and_whole() {
+    let rate = Rate {
+        size: 20_000,
+        refill: Duration::from_millis(100),
+        burst: 0,
+    };
+    let limits = Limits {
+        from_guest: Limit {
+            bytes: Some(rate),
+            frames: None,
+        },
+        ..Limits::default()
+    };
+    let (mut guest, mut network, thread) = limited(limits);
+    let one = frame([8, 8, 8, 8], &[7; 966]);
+    let frames = one.repeat(200);
+    let begun = Instant::now();
+    // The guest's buffers do not hold it all: it waits.
+    let sent = frames.clone();
+    let writer = std::thread::spawn(move || guest.write_all(&sent).map(|()| guest));
+    let mut came = vec![0; frames.len()];
+    network.read_exact(&mut came).unwrap();
+    assert_eq!(came, frames);
+    // 200 kB, of which 20 kB are in the bucket and a read may run ahead by what a buffer holds.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    // The other way is free.
+    let begun = Instant::now();
+    let mut guest = writer.join().unwrap().unwrap();
+    network.write_all(&frames).unwrap();
+    guest.read_exact(&mut came).unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    // The debt of the first is still there: what comes next waits for it.
+    let begun = Instant::now();
+    guest.write_all(&one).unwrap();
+    network.read_exact(&mut came[..one.len()]).unwrap();
+    let waited = begun.elapsed() + took;
+    assert!(waited > Duration::from_millis(700), "{waited:?}");
+    drop((guest, network));
+    thread.join().unwrap();
 }

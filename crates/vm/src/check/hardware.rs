@@ -105,7 +105,6 @@ fn balloon(spec: &VmSpec, can: &Capabilities) -> Check {
         ));
     }
     for (name, asked, possible) in [
-        ("amount_mib", wanted.amount_mib > 0, support.amount),
         (
             "free_page_hinting",
             wanted.free_page_hinting,
@@ -164,10 +163,7 @@ mod tests {
                 cpu_templates: vec![CpuTemplate::T2],
                 cpu_config: true,
                 huge_pages: vec![HugePages::TwoMib],
-                balloon: Some(BalloonSupport {
-                    amount: true,
-                    ..BalloonSupport::default()
-                }),
+                balloon: Some(BalloonSupport::default()),
                 interface_limits: vec![LimitedNetwork::User],
             },
             ..capabilities()

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::{LaunchError, LaunchErrorKind};
 use crate::backend::ControlErrorKind;
 use crate::backend::firecracker::ApiClient;
+use crate::backend::qemu::qmp::Qmp;
 use crate::machine::Machine;
-use crate::plan::{LaunchPlan, PlannedApi, PlannedRequest, Role};
+use crate::plan::{LaunchPlan, PlannedApi, PlannedCommand, PlannedMonitor, PlannedRequest, Role};
 
 /// How long a VMM may take until its API is there.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +44,36 @@ pub(super) fn configure(
         }
     }
     Ok(client.into_connection())
+}
+
+/// Gives QEMU the commands of the plan.
+pub(super) fn command(
+    monitor: &PlannedMonitor,
+    plan: &LaunchPlan,
+    machine: &mut Machine,
+    connection: OwnedFd,
+) -> Result<(), LaunchError> {
+    let mut done = "its greeting".to_owned();
+    let told = Qmp::connect(connection).and_then(|mut qmp| {
+        for PlannedCommand { execute, arguments } in &monitor.commands {
+            done.clone_from(execute);
+            qmp.execute(execute, Some(arguments.clone()))?;
+        }
+        Ok(())
+    });
+    told.map_err(|error| {
+        let closed = *error.kind() == ControlErrorKind::Closed;
+        if let Some(ended) = closed.then(|| ended_soon(plan, machine)).flatten() {
+            return ended;
+        }
+        LaunchError {
+            kind: LaunchErrorKind::Api {
+                request: done,
+                words: machine.vmm_words(),
+            },
+            source: Some(Box::new(error)),
+        }
+    })
 }
 
 /// How the VMM ended, which is about to: its end of the connection is closed.

@@ -36,6 +36,7 @@ fn vm_hardware_is_what_was_asked_for() {
     spec.hardware.smt = true;
     spec.hardware.cpu_template = Some(CpuTemplate::T2);
     spec.hardware.balloon = Some(Balloon {
+        amount_mib: 64,
         deflate_on_oom: true,
         free_page_reporting: true,
         ..Balloon::default()

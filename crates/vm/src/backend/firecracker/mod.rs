@@ -108,7 +108,6 @@ impl Backend for Firecracker {
                 cpu_config: true,
                 huge_pages,
                 balloon: Some(BalloonSupport {
-                    amount: true,
                     free_page_hinting: pages,
                     free_page_reporting: pages,
                 }),

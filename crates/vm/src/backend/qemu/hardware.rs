@@ -10,11 +10,15 @@
 //! | limits of the network | those of the guard before passt; nothing of QEMU's own |
 //! | a disk's limits | a `throttle-group` and a filter on top of the disk |
 
+use serde_json::json;
+
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::hardware::{
     Balloon, BalloonSupport, Cache, CpuTemplate, DiskSettings, HardwareSupport, HugePages,
     IoEngine, LimitedNetwork, RateLimiter, TokenBucket,
 };
+use crate::plan::PlannedCommand;
+use crate::spec::VmSpec;
 
 /// What QEMU can do of it.
 pub(super) fn support(passt: bool) -> HardwareSupport {
@@ -23,9 +27,8 @@ pub(super) fn support(passt: bool) -> HardwareSupport {
         cpu_templates: CpuTemplate::ALL.to_vec(),
         cpu_config: false,
         huge_pages: vec![HugePages::TwoMib, HugePages::Transparent],
-        // Hints are a part of migration there, and the size is not an option of the device.
+        // Hints are a part of migration there.
         balloon: Some(BalloonSupport {
-            amount: false,
             free_page_hinting: false,
             free_page_reporting: true,
         }),
@@ -93,6 +96,18 @@ pub(super) fn balloon(balloon: &Balloon) -> String {
         device.push_str(",free-page-reporting=on");
     }
     device
+}
+
+/// What QEMU is told when it runs: a balloon's size is no option of the device, and its value is what is left.
+pub(super) fn commands(spec: &VmSpec) -> Option<Vec<PlannedCommand>> {
+    let amount = u64::from(spec.hardware.balloon.as_ref()?.amount_mib);
+    let left = (u64::from(spec.memory_mib) - amount) << 20;
+    (amount > 0).then(|| {
+        vec![PlannedCommand {
+            execute: "balloon".to_owned(),
+            arguments: json!({ "value": left }),
+        }]
+    })
 }
 
 /// Options of a disk's file.

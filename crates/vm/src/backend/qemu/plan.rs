@@ -25,10 +25,13 @@ use crate::hardware::InterfaceLimits;
 use crate::net::slirp;
 use crate::plan::{
     Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, Guard, INITRD,
-    InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedProcess, Role, RunAs, plain_environment,
+    InheritedFd, LaunchPlan, PLAN_FORMAT, PlannedMonitor, PlannedProcess, Role, RunAs,
+    plain_environment,
 };
 use crate::spec::{BridgeNetwork, Disk, KernelFormat, MachineType, Network, UserNetwork};
 
+/// Name of the launcher's end of the monitor by which QEMU is told what is no option.
+const MONITOR_HOST: &str = "monitor.host";
 /// First port that every user may listen on (`ip_unprivileged_port_start`, `ip-sysctl.rst`).
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -48,6 +51,10 @@ pub(super) fn plan(
     let mut vmm = Vmm::default();
     vmm.machine(checked);
     vmm.boot(&spec.kernel.path, spec, &kernel_args);
+    vmm.monitor = hardware::commands(spec).map(|commands| PlannedMonitor {
+        connection: MONITOR_HOST.to_owned(),
+        commands,
+    });
     vmm.host_links(spec);
     for (index, disk) in spec.disks.iter().enumerate() {
         vmm.disk(index, disk);
@@ -97,6 +104,7 @@ pub(super) fn plan(
         ports,
         descriptors: vmm.descriptors,
         guards: vmm.guards,
+        monitor: vmm.monitor,
         processes,
         console: spec.console.clone(),
         notices: checked.notices().to_vec(),
@@ -169,6 +177,7 @@ struct Vmm {
     fds: Vec<InheritedFd>,
     descriptors: Vec<Descriptor>,
     guards: Vec<Guard>,
+    monitor: Option<PlannedMonitor>,
 }
 
 impl Vmm {
@@ -295,6 +304,15 @@ impl Vmm {
         ]);
         if let Some(balloon) = &spec.hardware.balloon {
             self.arg(&["-device", &hardware::balloon(balloon)]);
+        }
+        if self.monitor.is_some() {
+            let monitor = self.pair(MONITOR_HOST, "monitor.vmm", None);
+            self.arg(&[
+                "-chardev",
+                &format!("socket,id=monitor,fd={monitor}"),
+                "-mon",
+                "chardev=monitor,mode=control",
+            ]);
         }
     }
 

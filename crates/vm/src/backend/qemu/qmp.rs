@@ -93,7 +93,7 @@ impl Qmp {
     /// What QEMU refuses, in its words; a connection that ends or is silent for 10 s.
     pub fn execute(
         &mut self,
-        command: &'static str,
+        command: &str,
         arguments: Option<Value>,
     ) -> Result<Value, ControlError> {
         let id = self.next_id;
@@ -116,7 +116,7 @@ impl Qmp {
                     id: answered,
                 } if answered.is_none_or(|answered| answered == id) => {
                     return Err(ControlError::new(
-                        command,
+                        command.to_owned(),
                         ControlErrorKind::Refused(error.desc),
                     ));
                 }
@@ -139,8 +139,8 @@ impl Qmp {
         self.events.push_back(event);
     }
 
-    fn send(&mut self, command: &'static str, mut bytes: &[u8]) -> Result<(), ControlError> {
-        let failed = |error| ControlError::io(command, error);
+    fn send(&mut self, command: &str, mut bytes: &[u8]) -> Result<(), ControlError> {
+        let failed = |error| ControlError::io(command.to_owned(), error);
         self.stream
             .set_write_timeout(Some(TIMEOUT))
             .map_err(failed)?;
@@ -150,10 +150,16 @@ impl Qmp {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::CONNRESET) => {
-                    return Err(ControlError::new(command, ControlErrorKind::Closed));
+                    return Err(ControlError::new(
+                        command.to_owned(),
+                        ControlErrorKind::Closed,
+                    ));
                 }
                 Err(Errno::AGAIN) => {
-                    return Err(ControlError::new(command, ControlErrorKind::Timeout));
+                    return Err(ControlError::new(
+                        command.to_owned(),
+                        ControlErrorKind::Timeout,
+                    ));
                 }
                 Err(error) => return Err(failed(error.into())),
             }
@@ -161,11 +167,7 @@ impl Qmp {
         Ok(())
     }
 
-    fn receive(
-        &mut self,
-        command: &'static str,
-        deadline: Instant,
-    ) -> Result<Message, ControlError> {
+    fn receive(&mut self, command: &str, deadline: Instant) -> Result<Message, ControlError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -180,13 +182,21 @@ impl Qmp {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(ControlError::new(command, ControlErrorKind::Timeout));
+                return Err(ControlError::new(
+                    command.to_owned(),
+                    ControlErrorKind::Timeout,
+                ));
             }
-            let failed = |error| ControlError::io(command, error);
+            let failed = |error| ControlError::io(command.to_owned(), error);
             self.stream.set_read_timeout(Some(left)).map_err(failed)?;
             let mut chunk = [0; 4096];
             match io::Read::read(&mut self.stream, &mut chunk) {
-                Ok(0) => return Err(ControlError::new(command, ControlErrorKind::Closed)),
+                Ok(0) => {
+                    return Err(ControlError::new(
+                        command.to_owned(),
+                        ControlErrorKind::Closed,
+                    ));
+                }
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error)
                     if matches!(
@@ -194,7 +204,10 @@ impl Qmp {
                         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
                     ) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(ControlError::new(command, ControlErrorKind::Closed));
+                    return Err(ControlError::new(
+                        command.to_owned(),
+                        ControlErrorKind::Closed,
+                    ));
                 }
                 Err(error) => return Err(failed(error)),
             }
@@ -202,8 +215,8 @@ impl Qmp {
     }
 }
 
-fn protocol(command: &'static str, problem: &'static str) -> ControlError {
-    ControlError::new(command, ControlErrorKind::Protocol(problem))
+fn protocol(command: &str, problem: &'static str) -> ControlError {
+    ControlError::new(command.to_owned(), ControlErrorKind::Protocol(problem))
 }
 
 impl Control for Qmp {
