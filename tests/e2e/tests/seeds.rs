@@ -407,6 +407,10 @@ fn machines_are_planned_from_profiles_and_directories() {
     --ssh-user=debian \\
     --identity-file=path/to/the/identity.pub --print=spec",
     );
+    let key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a@b\n";
+    fs_err::create_dir_all(reader.at("path/to/the")).unwrap();
+    fs_err::write(reader.at("path/to/the/identity.pub"), key).unwrap();
     let kernel = |reader: &Reader| {
         let spec: Value = serde_json::from_slice(&reader.types(&line).ok().stdout).unwrap();
         PathBuf::from(spec["kernel"]["path"].as_str().unwrap())

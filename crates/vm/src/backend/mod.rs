@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use crate::capability::Capabilities;
 use crate::check::CheckedSpec;
 use crate::cmdline::CmdlineError;
@@ -49,6 +51,15 @@ pub trait Control: Send + fmt::Debug {
     /// # Errors
     /// When the VMM refuses or has ended.
     fn resume(&mut self) -> Result<(), ControlError>;
+
+    /// Gives the guest another metadata document, where the VMM serves it ([`VmSpec::mmds`](crate::VmSpec)); whether it
+    /// does.
+    ///
+    /// # Errors
+    /// When the VMM refuses or has ended.
+    fn put_metadata(&mut self, _document: &Value) -> Result<bool, ControlError> {
+        Ok(false)
+    }
 
     /// Ends the VMM at once, as if the power went.
     ///
