@@ -17,7 +17,11 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const ROUTES: &str = "/proc/thread-self/net/route";
 
 /// The network, made as far as it is not there. Its record is written first.
-pub(super) fn network(place: &Place, wanted: &Wanted<'_>) -> Result<Subnet, NetworkError> {
+pub(super) fn network(
+    place: &Place,
+    wanted: &Wanted<'_>,
+    socket: &Socket,
+) -> Result<Subnet, NetworkError> {
     let record = place
         .network()
         .map_err(io_error("cannot read the record of the network"))?;
@@ -26,9 +30,9 @@ pub(super) fn network(place: &Place, wanted: &Wanted<'_>) -> Result<Subnet, Netw
         None => record_new(place, wanted)?,
     };
     if link_index(BRIDGE).is_err() {
-        make_bridge(&subnet).map_err(io_error("cannot make the bridge of the network"))?;
+        make_bridge(&subnet, socket).map_err(io_error("cannot make the bridge of the network"))?;
     }
-    make_rules(&subnet).map_err(io_error("cannot make the rules of the network"))?;
+    make_rules(&subnet, socket).map_err(io_error("cannot make the rules of the network"))?;
     if record.forwarding_was_off {
         set_forwarding(true).map_err(io_error("cannot switch forwarding on"))?;
     }
@@ -54,7 +58,7 @@ fn record_new(place: &Place, wanted: &Wanted<'_>) -> Result<(Subnet, NetworkReco
     Ok((subnet, record))
 }
 
-fn make_bridge(subnet: &Subnet) -> io::Result<()> {
+fn make_bridge(subnet: &Subnet, socket: &Socket) -> io::Result<()> {
     let gateway = subnet.gateway();
     link::add_bridge(BRIDGE, mac_of(gateway).0)?;
     let configured = || -> io::Result<()> {
@@ -70,7 +74,7 @@ fn make_bridge(subnet: &Subnet) -> io::Result<()> {
     };
     // The rules stand before the bridge is up: no packet passes without them.
     let made = configured()
-        .and_then(|()| make_rules(subnet))
+        .and_then(|()| make_rules(subnet, socket))
         .and_then(|()| link_up(BRIDGE));
     if made.is_err() {
         // A bridge that is half made would be taken for a whole one.
@@ -80,8 +84,7 @@ fn make_bridge(subnet: &Subnet) -> io::Result<()> {
 }
 
 /// The rules, unless they are there; somebody may have flushed all rules of the host.
-fn make_rules(subnet: &Subnet) -> io::Result<()> {
-    let socket = Socket::open()?;
+fn make_rules(subnet: &Subnet, socket: &Socket) -> io::Result<()> {
     if socket
         .tables(Family::Ip)?
         .iter()
@@ -89,7 +92,7 @@ fn make_rules(subnet: &Subnet) -> io::Result<()> {
     {
         return Ok(());
     }
-    rules::network(subnet).commit(&socket)
+    rules::network(subnet).commit(socket)
 }
 
 /// Removes what the record tells of. `Ok` when nothing of it is left.

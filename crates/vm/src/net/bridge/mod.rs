@@ -113,13 +113,15 @@ fn join_here(wanted: &Wanted<'_>) -> Result<Joined, NetworkError> {
         return Err(NetworkError::not_root());
     }
     let ports = ports::hold(wanted.publish).map_err(NetworkError::port)?;
+    // One for all, and kept: where there are tables, closing one waits for every processor (`nft_rcv_nl_event`).
+    let socket = Socket::open().map_err(io_error("cannot talk to nftables"))?;
     let place = Place::enter().map_err(io_error("cannot keep the record of the network"))?;
     // Whatever cannot be removed is in nobody's way: the next attempt, or `purge`, tells it.
     sweep::dead_leases(&place, &mut Failures::default(), &mut Vec::new());
     let mut network = planned(wanted.id, wanted.netns, wanted.publish);
     let table = format!("{TABLE}-{}", short(wanted.id));
     let record = LeaseRecord::new(wanted.id, &network.tap, &table);
-    let taken = host::network(&place, wanted)
+    let taken = host::network(&place, wanted, &socket)
         .and_then(|subnet| Ok((subnet, place.take(&subnet, &record)?)));
     let (subnet, lease) = match taken {
         Ok(taken) => taken,
@@ -138,7 +140,7 @@ fn join_here(wanted: &Wanted<'_>) -> Result<Joined, NetworkError> {
         table,
         namespace: None,
         lease: Some(lease),
-        rules: None,
+        rules: Some(socket),
         ports,
         notices: Vec::new(),
     };
@@ -161,12 +163,12 @@ impl Joined {
     }
 
     fn make_rules(&mut self) -> Result<(), NetworkError> {
-        let socket = Socket::open().map_err(io_error("cannot talk to nftables"))?;
-        let Some(address) = self.lease.as_ref().map(Lease::address) else {
+        let (Some(socket), Some(lease)) = (&self.rules, &self.lease) else {
             return Ok(());
         };
+        let address = lease.address();
         let spoofing = rules::only_own_address(&self.table, &self.network, address);
-        if let Err(error) = rules::commit(&socket, spoofing) {
+        if let Err(error) = rules::commit(socket, spoofing) {
             self.notices.push(format!(
                 "this kernel cannot keep the guests on {BRIDGE} from taking each other's addresses (nftables of the family \
                  netdev: {error})"
@@ -174,10 +176,9 @@ impl Joined {
         }
         if !self.network.publish.is_empty() {
             let published = rules::published(&self.table, &self.network.publish, address);
-            rules::commit(&socket, published)
+            rules::commit(socket, published)
                 .map_err(io_error("cannot make the rules of the published ports"))?;
         }
-        self.rules = Some(socket);
         Ok(())
     }
 
