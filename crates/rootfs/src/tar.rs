@@ -1,7 +1,7 @@
 //! Layers as tar archives.
 //!
 //! [`read_layer`] goes over the headers of an uncompressed archive and leaves content where it is: every file becomes a range
-//! of the blob. [`write_layer`] and [`write_tree`] make archives, byte for byte the same for the same layer.
+//! of the blob. [`read_entries`] takes an archive from a pipe, content included. [`write_layer`] and [`write_tree`] make archives, byte for byte the same for the same layer.
 //!
 //! The format is POSIX `pax` (IEEE 1003.1-2017, `pax` "Extended description") with what is in use beside it: the old v7
 //! and ustar headers, GNU's long names, base-256 numbers and sparse files, and `SCHILY.xattr.*` for extended attributes.
@@ -22,7 +22,7 @@ mod write;
 
 pub use error::{TarError, TarErrorKind};
 pub use header::looks_like_tar;
-pub use read::{Limits, ReadOptions, Whiteouts, read_layer};
+pub use read::{EntryData, Limits, ReadOptions, Take, Whiteouts, read_entries, read_layer};
 pub use write::{Output, WriteOptions, Written, write_layer, write_tree};
 
 /// The unit of the format, in bytes.

@@ -8,6 +8,7 @@
 mod error;
 mod fill;
 mod place;
+mod stream;
 
 use std::os::fd::BorrowedFd;
 
@@ -16,6 +17,7 @@ use crate::tree::{Contents, Inode, Kind, Tree};
 
 pub use error::{UnpackError, UnpackErrorKind};
 use place::Place;
+pub use stream::{StreamError, StreamOptions, unpack_stream};
 
 /// What happens to an owner that this process cannot give away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

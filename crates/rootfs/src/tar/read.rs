@@ -3,6 +3,7 @@
 //! An entry is: any number of extended headers (`x`, `g`, GNU's `L` and `K`), then its own header, then its data. Where
 //! they contradict each other, the extended header wins over GNU's long name and that over the header.
 
+mod forward;
 mod stream;
 
 use std::io::{Read, Seek};
@@ -13,6 +14,7 @@ use super::{AUFS, BLOCK, OPAQUE, TarError, TarErrorKind, WHITEOUT, XATTR, acl, p
 use crate::layer::{Change, Entry, Layer};
 use crate::path::{self, MAX_TARGET};
 use crate::tree::{Content, Device, Inode, Kind, Meta, Source, Time};
+pub use forward::{EntryData, Take, read_entries};
 use stream::{Archive, Raw};
 
 /// What a reader accepts at most.
@@ -80,9 +82,9 @@ pub fn read_layer<R: Read + Seek>(
             return Err(TarError::new(TarErrorKind::TooManyEntries, raw.start));
         }
         let (start, name) = (raw.start, raw.path.clone());
-        let entry = archive
-            .entry(raw, blob, options.whiteouts)
-            .map_err(|e| e.into_error(start).named(&name))?;
+        let named = |failure: Failure| failure.into_error(start).named(&name);
+        let (entry, end) = archive.entry(raw, blob, options.whiteouts).map_err(named)?;
+        archive.go_to(end)?;
         layer.entries.extend(entry);
     }
     Ok(layer)
@@ -116,13 +118,13 @@ impl From<TarError> for Failure {
 }
 
 impl<R: Read + Seek> Archive<R> {
-    /// Makes a change of a header and goes behind its data.
+    /// Makes a change of a header, and says where its data ends.
     fn entry(
         &mut self,
         raw: Raw,
         blob: [u8; 32],
         whiteouts: Whiteouts,
-    ) -> Result<Option<Entry>, Failure> {
+    ) -> Result<(Option<Entry>, u64), Failure> {
         let Raw {
             header,
             path: raw_path,
@@ -164,12 +166,11 @@ impl<R: Read + Seek> Archive<R> {
         if has_data && stored > self.len.saturating_sub(data) {
             return Err(TarErrorKind::Truncated.into());
         }
-        self.go_to(end)?;
 
         if whiteouts == Whiteouts::Apply
             && let Some(mark) = whiteout(&raw_path)?
         {
-            return Ok(mark);
+            return Ok((mark, end));
         }
         let path = path::clean_strict(&raw_path).map_err(TarErrorKind::Path)?;
         let kind = match kind_byte {
@@ -179,10 +180,8 @@ impl<R: Read + Seek> Archive<R> {
                 if target.is_empty() {
                     return Err(TarErrorKind::Link.into());
                 }
-                return Ok(Some(Entry {
-                    path,
-                    change: Change::HardLink(target),
-                }));
+                let change = Change::HardLink(target);
+                return Ok((Some(Entry { path, change }), end));
             }
             b'2' => {
                 if link.is_empty() || link.len() > MAX_TARGET || link.contains(&0) {
@@ -197,10 +196,8 @@ impl<R: Read + Seek> Archive<R> {
             other => return Err(TarErrorKind::Type(other).into()),
         };
         let meta = self.meta(&header, &records)?;
-        Ok(Some(Entry {
-            path,
-            change: Change::Node(Inode::new(meta, kind)),
-        }))
+        let change = Change::Node(Inode::new(meta, kind));
+        Ok((Some(Entry { path, change }), end))
     }
 
     fn meta(&self, header: &Header, records: &Records) -> Result<Meta, TarErrorKind> {

@@ -45,6 +45,10 @@ pub struct WriteOptions {
     /// Access control lists are written as text too (`SCHILY.acl.access`), which is what `tar --acls` of GNU restores.
     /// Layers have them as attributes only.
     pub gnu_acls: bool,
+    /// The root of a tree is left out: the archive is put into a directory that has properties of its own.
+    pub without_root: bool,
+    /// Nobody wants to know the digest; it is all zeros then.
+    pub without_digest: bool,
 }
 
 /// What was written.
@@ -81,7 +85,11 @@ pub fn write_tree(
     output: Output<'_>,
     options: &WriteOptions,
 ) -> Result<Written, TarError> {
-    Writer::new(contents, output, options, false)?.write(&Layer::of_tree(tree))
+    let mut layer = Layer::of_tree(tree);
+    if options.without_root {
+        layer.entries.retain(|entry| !entry.path.is_empty());
+    }
+    Writer::new(contents, output, options, false)?.write(&layer)
 }
 
 struct Writer<'c, 'o> {
@@ -111,7 +119,7 @@ impl<'c, 'o> Writer<'c, 'o> {
     ) -> Result<Self, TarError> {
         Ok(Self {
             contents,
-            sink: Sink::new(output).map_err(|e| TarError::io(e, 0))?,
+            sink: Sink::new(output, !options.without_digest).map_err(|e| TarError::io(e, 0))?,
             clamp: options.clamp_mtime,
             gnu_acls: options.gnu_acls,
             is_layer,

@@ -53,7 +53,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn skip(&mut self, path: &[u8], what: What) {
+    pub(super) fn skip(&mut self, path: &[u8], what: What) {
         self.skipped.entries.push(SkippedEntry {
             path: path.to_vec(),
             what,
@@ -174,6 +174,24 @@ impl<'a> Place<'a> {
                 .map_err(|e| fail(UnpackErrorKind::Content, e))?,
         };
         let contents = self.contents;
+        self.file_with(path, meta, &mut |filler, file| {
+            filler
+                .fill(file, &opened, content.size, contents)
+                .map_err(|failed| match failed {
+                    Failed::Read(e) => fail(UnpackErrorKind::Content, e),
+                    Failed::Write(e) => fail(UnpackErrorKind::Write, e),
+                })
+        })
+    }
+
+    /// Makes a file that `fill` writes.
+    pub(super) fn file_with<E: From<UnpackError>>(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        fill: &mut dyn FnMut(&mut Filler, &OwnedFd) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let fail = |kind, e: io::Error| UnpackError::new(kind, path, e);
         let name = path::file_name(path);
         let parent = self.parent(path)?;
         let flags =
@@ -185,13 +203,8 @@ impl<'a> Place<'a> {
         })
         .map_err(|e| fail(UnpackErrorKind::Create, e.into()))?;
         let file = file.expect("the file was opened");
-        self.filler
-            .fill(&file, &opened, content.size, contents)
-            .map_err(|failed| match failed {
-                Failed::Read(e) => fail(UnpackErrorKind::Content, e),
-                Failed::Write(e) => fail(UnpackErrorKind::Write, e),
-            })?;
-        self.open_properties(path, file.as_fd(), meta)
+        fill(&mut self.filler, &file)?;
+        Ok(self.open_properties(path, file.as_fd(), meta)?)
     }
 
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<(), UnpackError> {
@@ -239,7 +252,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<bool, UnpackError> {
+    pub(super) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<bool, UnpackError> {
         let fail = |e| UnpackError::new(UnpackErrorKind::Create, path, e);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let from = match open_beneath(self.root, path::parent(target), flags) {

@@ -25,7 +25,7 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(output: Output<'a>) -> io::Result<Self> {
+    pub(super) fn new(output: Output<'a>, digest: bool) -> io::Result<Self> {
         let target = match output {
             Output::File(file) => {
                 crate::sink::empty(file)?;
@@ -38,7 +38,11 @@ impl<'a> Sink<'a> {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             used: 0,
             flushed: 0,
-            hash: Hasher::new(),
+            hash: if digest {
+                Hasher::new()
+            } else {
+                Hasher::Nobody
+            },
         })
     }
 
