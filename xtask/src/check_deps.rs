@@ -7,13 +7,14 @@ use crate::Fallible;
 use crate::metadata::{Package, packages};
 
 /// The level of each crate. A crate depends on lower ones only; those of one level never see each other.
-const LEVELS: [(&str, u8); 17] = [
+const LEVELS: [(&str, u8); 18] = [
     ("firebuild-accounts", 0),
     ("firebuild-dockerfile", 0),
     ("firebuild-guest-proto", 0),
     ("firebuild-oci", 0),
     ("firebuild-rootfs", 0),
     ("firebuild-sys", 0),
+    ("firebuild-copy", 1),
     ("firebuild-sandbox", 1),
     ("firebuild-store", 1),
     ("firebuild-usernet", 1),

@@ -10,6 +10,7 @@ mod mmds;
 mod profile;
 mod room;
 mod run;
+mod session;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub(crate) use mmds::{MmdsCommand, MmdsCommandArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
 pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};
+pub(crate) use session::{AttachArgs, CpArgs, ExecArgs, StatsArgs, TopArgs};
 
 use crate::flags::{Log, Profile, RunCache, Tracing};
 
@@ -36,8 +38,9 @@ use crate::flags::{Log, Profile, RunCache, Tracing};
         firebuild baseos --bootstrap debian:bookworm      a base from the distribution's own packages\n  \
         firebuild kernel import linux-image-….deb         a kernel for the VMs\n  \
         firebuild build -t me/app:1 .                     the Dockerfile in this directory\n  \
-        firebuild run --rm me/app:1                       the result, in a VM\n\n\
-        Exit codes: the application's own for `run`; 125 firebuild failed, 126 the command cannot be executed,\n\
+        firebuild run --rm me/app:1                       the result, in a VM\n  \
+        firebuild exec -it VM sh                          a shell in a VM that runs\n\n\
+        Exit codes: the application's own for `run` and `exec`; 125 firebuild failed, 126 the command cannot be executed,\n\
         127 it was not found, 128+n it died of signal n; 1 another command failed; 2 wrong usage."
 )]
 pub(crate) struct Cli {
@@ -86,6 +89,20 @@ pub(crate) enum Command {
     Mmds(MmdsCommandArgs),
     /// Show what a VM's application printed
     Logs(LogsArgs),
+    /// Run a program in a VM beside its application
+    Exec(ExecArgs),
+    /// Attach to the streams of a VM's application
+    Attach(AttachArgs),
+    /// Copy files into a VM or out of it
+    Cp(CpArgs),
+    /// Show what VMs use: processors, memory, disks, network
+    Stats(StatsArgs),
+    /// Show the processes of a VM
+    Top(TopArgs),
+    /// Stop the processors of VMs
+    Pause(VmsArgs),
+    /// Let the processors of VMs run again
+    Unpause(VmsArgs),
     /// Wait for VMs to end and print their exit codes
     Wait(VmsArgs),
     /// Start VMs again that have ended, with the disks that they wrote
@@ -127,7 +144,14 @@ impl Command {
             Self::Ls(args) => &args.run_cache,
             Self::Inspect(args) => &args.run_cache,
             Self::Logs(args) => &args.run_cache,
-            Self::Wait(args) | Self::Start(args) => &args.run_cache,
+            Self::Exec(args) => &args.run_cache,
+            Self::Attach(args) => &args.run_cache,
+            Self::Cp(args) => &args.run_cache,
+            Self::Stats(args) => &args.run_cache,
+            Self::Top(args) => &args.run_cache,
+            Self::Pause(args) | Self::Unpause(args) | Self::Wait(args) | Self::Start(args) => {
+                &args.run_cache
+            }
             Self::Stop(args) | Self::Restart(args) => &args.vms.run_cache,
             Self::Kill(args) => &args.run_cache,
             Self::Rm(args) => &args.vms.run_cache,
@@ -304,6 +328,13 @@ pub(crate) struct InspectArgs {
 
 /// `firebuild logs`
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild logs -f --tail 20 web\n  \
+    firebuild logs --since 10m --timestamps web\n  \
+    firebuild logs --since 2026-11-25T08:00:00Z --until 2026-11-25T09:00:00Z web\n  \
+    firebuild logs -f --console web             what the guest's kernel says\n\n\
+    A time is RFC 3339 (2026-11-25T08:00:00Z; without a zone it is UTC), a date, seconds since 1970, or how long ago\n\
+    (90s, 10m, 1h30m).")]
 pub(crate) struct LogsArgs {
     /// Name, id or a unique beginning of the id
     #[arg(value_name = "VM")]
@@ -312,12 +343,18 @@ pub(crate) struct LogsArgs {
     #[arg(long, short = 'f')]
     pub(crate) follow: bool,
     /// Print the time of each line
-    #[arg(long, short = 't')]
+    #[arg(long, short = 't', conflicts_with = "console")]
     pub(crate) timestamps: bool,
-    /// Only the last lines
+    /// Only what came since this time
+    #[arg(long, value_name = "TIME", conflicts_with = "console")]
+    pub(crate) since: Option<String>,
+    /// Only what came before this time
+    #[arg(long, value_name = "TIME", conflicts_with = "console")]
+    pub(crate) until: Option<String>,
+    /// Only the last lines; "all" for all
     #[arg(long, short = 'n', value_name = "COUNT")]
-    pub(crate) tail: Option<u64>,
-    /// The guest's console instead
+    pub(crate) tail: Option<String>,
+    /// The guest's console instead; its lines have no times
     #[arg(long)]
     pub(crate) console: bool,
     #[command(flatten)]

@@ -8,6 +8,7 @@
 //! Until the channel is open, what fails is told on the console only. After that it is told to the host as the exit
 //! record of an application that never began.
 
+use firebuild_guest_proto::session::FEATURE_SESSIONS;
 use firebuild_guest_proto::{ExitStatus, GuestMessage, Hello, RootLayout, RunConfig};
 use firebuild_sys::signal::SignalFd;
 
@@ -17,10 +18,11 @@ use crate::journal::Journal;
 use crate::launch::{self, Application, Surroundings};
 use crate::metadata::Metadata;
 use crate::mounts::{self, Writable};
+use crate::sessions::Common;
 use crate::supervise::{Supervisor, watch_signals};
 use crate::system::{self, Handed};
 use crate::wait::Devices;
-use crate::{clock, files, login, modules, net, steps, sweep, user};
+use crate::{clock, files, login, modules, net, sessions, steps, sweep, user};
 
 /// What is over when [`run`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +67,14 @@ pub(crate) fn run(journal: &mut Journal) -> End {
         Ok((ready, surroundings, metadata)) => {
             let stop_signal = config.stop_signal;
             let health = config.health.clone();
-            // No more of the configuration is needed, and it may hold secrets.
+            // What else runs here has the application's variables too; no more of the configuration is needed, and it
+            // may hold secrets.
+            let common = Common::of(&config);
             drop(config);
             Supervisor::new(&mut link, journal, signals, writable)
                 .with_health(health, surroundings)
                 .with_metadata(metadata)
+                .with_sessions(common)
                 .watch(ready, stop_signal)
         }
         Err(error) => {
@@ -88,9 +93,14 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     journal.debug("the configuration is read");
     let devices = Devices::watch(journal);
     modules::load_all(&config.modules, journal);
-    let mut link = Link::open(&config.channel, &devices, steps::limits(&config.root))?;
+    let limits = steps::limits(&config.root).unwrap_or_else(sessions::limits);
+    let mut link = Link::open(&config.channel, &devices, limits)?;
     journal.debug("the channel is open");
-    link.send(&GuestMessage::Hello(Hello::new(Vec::new(), None)), journal);
+    let features = match config.root {
+        RootLayout::Steps { .. } => Vec::new(),
+        _ => vec![FEATURE_SESSIONS.to_owned()],
+    };
+    link.send(&GuestMessage::Hello(Hello::new(features, None)), journal);
     link.send(&GuestMessage::ConfigAck, journal);
     link.flush(journal);
     Ok((config, link, devices))

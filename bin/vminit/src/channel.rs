@@ -33,17 +33,15 @@ pub(crate) struct Link {
     reconnects: bool,
     gone_since: Option<Instant>,
     pub(crate) mux: Mux,
-    /// Whether the host may open streams.
-    takes_streams: bool,
     buffer: Vec<u8>,
 }
 
 impl Link {
-    /// Finds and opens the channel. With `streams` the host may open so many streams as it says.
+    /// Finds and opens the channel. The host may open as many streams as `limits` says.
     pub(crate) fn open(
         channel: &Channel,
         devices: &Devices,
-        streams: Option<Limits>,
+        limits: Limits,
     ) -> Result<Link, InitError> {
         let (fd, reconnects) = match channel {
             Channel::VirtioSerial { name } => (open_port(name, devices)?, true),
@@ -53,8 +51,7 @@ impl Link {
             fd: Some(fd),
             reconnects,
             gone_since: None,
-            takes_streams: streams.is_some(),
-            mux: Mux::new(Role::Guest, streams.unwrap_or_default()),
+            mux: Mux::new(Role::Guest, limits),
             buffer: vec![0; 64 * 1024],
         })
     }
@@ -146,16 +143,12 @@ impl Link {
         }
     }
 
-    /// The next message of the host. Streams that it opens are refused where nothing has a use for them.
+    /// The next message of the host.
     pub(crate) fn next_message(&mut self, journal: &mut Journal) -> Option<HostMessage> {
         loop {
             match self.mux.next_event()? {
                 // The message that follows says what for.
-                Event::Opened(_) if self.takes_streams => {}
-                Event::Opened(stream) => {
-                    self.mux.stop(stream);
-                    self.mux.end(stream);
-                }
+                Event::Opened(_) => {}
                 Event::Control(bytes) => match HostMessage::decode(&bytes) {
                     Ok(message) => return Some(message),
                     Err(error) => {

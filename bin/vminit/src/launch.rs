@@ -1,12 +1,12 @@
-//! Starting the application: its streams, its identity, its place, its program.
+//! Starting the application, and programs beside it: streams, identity, place, program.
 
 use std::ffi::{CString, OsString};
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use firebuild_accounts::Identity;
-use firebuild_guest_proto::{FailureReason, RunConfig, StreamId, WindowSize};
+use firebuild_guest_proto::{EnvVar, FailureReason, RunConfig, StreamId, WindowSize};
 use firebuild_sys::process::{Fork, fork, leave};
 use firebuild_sys::pty;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -19,7 +19,7 @@ use crate::program::{self, DEFAULT_PATH};
 /// Limits of open descriptors, soft and hard: what systemd gives a service, and so Docker its containers.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// The longest report of a child that could not start.
-const MAX_REPORT_BYTES: u64 = 16 * 1024;
+const MAX_REPORT_BYTES: usize = 16 * 1024;
 
 /// An application that runs.
 #[derive(Debug)]
@@ -90,6 +90,75 @@ fn execute(
     surroundings: &Surroundings,
     streams: ChildStreams,
 ) -> Result<Pid, InitError> {
+    let (pid, mut report) = make(argv, surroundings, streams, None)?;
+    loop {
+        match report.poll() {
+            None => {}
+            Some(Ok(())) => return Ok(pid),
+            Some(Err(error)) => {
+                let _ = firebuild_sys::process::wait(pid);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Makes the process of a program beside the application; [`Start::poll`] tells whether the program runs. `group` is
+/// `cgroup.procs` of the control group that it joins.
+pub(crate) fn begin(
+    argv: &[String],
+    surroundings: &Surroundings,
+    streams: Streams,
+    group: Option<OwnedFd>,
+) -> Result<Start, InitError> {
+    let (streams, mut application) = match streams {
+        Streams::Terminal(size) => terminal(size)?,
+        Streams::Pipes { stdin } => pipes(stdin)?,
+        Streams::Nothing => nothing()?,
+    };
+    let (pid, report) = make(argv, surroundings, streams, group)?;
+    report
+        .watch()
+        .map_err(|error| InitError::setup("cannot watch the start of a program", error))?;
+    application.pid = pid;
+    Ok(Start {
+        application,
+        report,
+    })
+}
+
+/// What a program beside the application has for its standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// A terminal.
+    Terminal(WindowSize),
+    /// Pipes; without `stdin` it reads from `/dev/null`.
+    Pipes { stdin: bool },
+    /// `/dev/null` three times.
+    Nothing,
+}
+
+/// A program on its way: the process is there, and what follows may still fail.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) application: Application,
+    report: Report,
+}
+
+/// What a child has to say until its program is executed.
+#[derive(Debug)]
+struct Report {
+    pipe: std::fs::File,
+    failure: Vec<u8>,
+}
+
+/// Makes a process that becomes a program.
+fn make(
+    argv: &[String],
+    surroundings: &Surroundings,
+    streams: ChildStreams,
+    group: Option<OwnedFd>,
+) -> Result<(Pid, Report), InitError> {
     let argv: Vec<CString> = argv
         .iter()
         .map(|argument| text(argument.as_bytes()))
@@ -101,27 +170,71 @@ fn execute(
     let pid = match forked {
         Fork::Parent(pid) => pid,
         Fork::Child => {
-            let (reason, text) = child(&argv, surroundings, &streams);
+            let (reason, text) = child(&argv, surroundings, &streams, group.as_ref());
             let report = [&[code(reason)], text.as_bytes()].concat();
             let _ = rustix::io::write(&child_report, &report);
             leave(reason.exit_code().into());
         }
     };
-    drop((streams, child_report));
-    let mut failure = Vec::new();
-    // The end comes when the program has been executed, which closes the child's end, or after a report.
-    let read = std::fs::File::from(report)
-        .take(MAX_REPORT_BYTES)
-        .read_to_end(&mut failure);
-    read.map_err(|error| InitError::setup("cannot watch the start of a program", error))?;
-    if let Some((first, text)) = failure.split_first() {
-        let _ = firebuild_sys::process::wait(pid);
-        return Err(InitError::new(
-            reason_of(*first),
-            String::from_utf8_lossy(text),
-        ));
+    drop((streams, child_report, group));
+    Ok((
+        pid,
+        Report {
+            pipe: report.into(),
+            failure: Vec::new(),
+        },
+    ))
+}
+
+impl Start {
+    /// Whether the program runs, if that is known. The child of a program that does not run is still to be reaped.
+    pub(crate) fn poll(&mut self) -> Option<Result<(), InitError>> {
+        self.report.poll()
     }
-    Ok(pid)
+
+    /// What to wait for before it is asked again.
+    pub(crate) fn report(&self) -> BorrowedFd<'_> {
+        self.report.pipe.as_fd()
+    }
+}
+
+impl Report {
+    /// Whether the program runs, if that is known: reads once from the child's report, which ends when the program has
+    /// been executed. The child of a program that does not run is still to be reaped.
+    fn poll(&mut self) -> Option<Result<(), InitError>> {
+        let mut buffer = [0; 1024];
+        match self.pipe.read(&mut buffer) {
+            Ok(0) => {}
+            Ok(count) if self.failure.len() < MAX_REPORT_BYTES => {
+                self.failure.extend_from_slice(&buffer[..count]);
+                return None;
+            }
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) =>
+            {
+                return None;
+            }
+            Err(error) => {
+                return Some(Err(InitError::setup(
+                    "cannot watch a program's start",
+                    error,
+                )));
+            }
+        }
+        Some(match self.failure.split_first() {
+            None => Ok(()),
+            Some((first, text)) => Err(InitError::new(
+                reason_of(*first),
+                String::from_utf8_lossy(text),
+            )),
+        })
+    }
+
+    /// Lets [`Report::poll`] return at once.
+    fn watch(&self) -> rustix::io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.pipe, true)
+    }
 }
 
 fn text(text: &[u8]) -> Result<CString, InitError> {
@@ -162,18 +275,35 @@ impl Surroundings {
 
     /// Those of the configuration; its working directory is made if it is missing.
     pub(crate) fn new(config: &RunConfig, identity: Identity) -> Result<Surroundings, InitError> {
-        let mut env: Vec<(&str, Vec<u8>)> = config
-            .env
+        let cwd = if config.cwd.is_empty() {
+            "/"
+        } else {
+            &config.cwd
+        };
+        crate::mounts::make_directory(cwd, 0o755)?;
+        let has_terminal = config.terminal.is_some();
+        Surroundings::of(&config.env, &config.hostname, cwd, has_terminal, identity)
+    }
+
+    /// Those of a program with these variables, each name once.
+    pub(crate) fn of(
+        env: &[EnvVar],
+        hostname: &str,
+        cwd: &str,
+        has_terminal: bool,
+        identity: Identity,
+    ) -> Result<Surroundings, InitError> {
+        let mut env: Vec<(&str, Vec<u8>)> = env
             .iter()
             .map(|variable| (variable.name.as_str(), variable.value.clone().into_bytes()))
             .collect();
         let home = identity.home.clone().into_os_string().into_vec();
         let mut defaults = vec![
             ("PATH", DEFAULT_PATH.as_bytes().to_vec()),
-            ("HOSTNAME", config.hostname.clone().into_bytes()),
+            ("HOSTNAME", hostname.as_bytes().to_vec()),
             ("HOME", home),
         ];
-        if config.terminal.is_some() {
+        if has_terminal {
             defaults.push(("TERM", b"xterm".to_vec()));
         }
         for (name, value) in defaults {
@@ -186,12 +316,6 @@ impl Surroundings {
             .find(|(name, _)| *name == "PATH")
             .map(|(_, value)| value.clone())
             .unwrap_or_default();
-        let cwd = if config.cwd.is_empty() {
-            "/"
-        } else {
-            &config.cwd
-        };
-        crate::mounts::make_directory(cwd, 0o755)?;
         Ok(Surroundings {
             identity,
             env: env
@@ -282,6 +406,28 @@ fn no_input() -> Result<OwnedFd, InitError> {
         .map_err(|error| InitError::setup("cannot open /dev/null", error))
 }
 
+/// The child's ends where there is nobody to talk to.
+fn nothing() -> Result<(ChildStreams, Application), InitError> {
+    let broken = |error: std::io::Error| InitError::setup("cannot open /dev/null", error);
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| broken(error.into()))?;
+    let streams = ChildStreams {
+        stdin: null.try_clone().map_err(broken)?,
+        stdout: null.try_clone().map_err(broken)?,
+        stderr: null,
+        terminal: false,
+    };
+    Ok((
+        streams,
+        Application {
+            pid: Pid::INIT,
+            outputs: Vec::new(),
+            input: None,
+            terminal: None,
+        },
+    ))
+}
+
 fn unblock(fd: &OwnedFd) -> Result<(), InitError> {
     rustix::io::ioctl_fionbio(fd, true)
         .map_err(|error| InitError::setup("cannot set up a stream", error))
@@ -303,8 +449,9 @@ fn child(
     argv: &[CString],
     surroundings: &Surroundings,
     streams: &ChildStreams,
+    group: Option<&OwnedFd>,
 ) -> (FailureReason, String) {
-    if let Err((step, error)) = become_application(surroundings, streams) {
+    if let Err((step, error)) = become_application(surroundings, streams, group) {
         return (FailureReason::Setup, format!("{step}: {error}"));
     }
     program::run(argv, &surroundings.env, &surroundings.path)
@@ -313,9 +460,14 @@ fn child(
 fn become_application(
     surroundings: &Surroundings,
     streams: &ChildStreams,
+    group: Option<&OwnedFd>,
 ) -> Result<(), (&'static str, std::io::Error)> {
     let told =
         |step: &'static str| move |error: rustix::io::Errno| (step, std::io::Error::from(error));
+    if let Some(group) = group {
+        // 0 stands for the writer.
+        rustix::io::write(group, b"0").map_err(told("cannot join the control group"))?;
+    }
     if streams.terminal {
         pty::become_controlling(streams.stdin.as_fd())
             .map_err(|error| ("cannot take the terminal", error))?;

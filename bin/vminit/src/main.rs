@@ -15,6 +15,7 @@
 //! | `user`, `launch`, `program`, `stdio` | the application |
 //! | `health` | the probes that tell whether it is well |
 //! | `supervise` | the one loop while it runs |
+//! | `sessions` | what the host asks for beside the application: programs, copies, samples |
 //! | `system` | process 1 handed over to the image's own init |
 //! | `steps` | the other loop: tasks of a build in place of an application |
 //! | `journal`, `error` | what there is to tell, on the console and to the host |
@@ -38,6 +39,7 @@ mod modules;
 mod mounts;
 mod net;
 mod program;
+mod sessions;
 mod stdio;
 mod steps;
 mod supervise;
@@ -52,7 +54,7 @@ use boot::End;
 use journal::{Journal, open_console, write_line};
 
 fn main() -> ExitCode {
-    if let Some(code) = steps::task_main() {
+    if let Some(code) = steps::task_main().or_else(sessions::helper_main) {
         return code;
     }
     if !rustix::process::getpid().is_init() {

@@ -11,9 +11,31 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// What a terminal takes for the end of its input (`VEOF`, Ctrl+D).
 const END_OF_INPUT: &[u8] = &[4];
 
+/// Which streams of the multiplexer carry them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ids {
+    pub(crate) stdin: StreamId,
+    pub(crate) stdout: StreamId,
+    pub(crate) stderr: StreamId,
+}
+
+impl Ids {
+    /// Those of the application.
+    pub(crate) const APPLICATION: Ids = Ids {
+        stdin: StreamId::STDIN,
+        stdout: StreamId::STDOUT,
+        stderr: StreamId::STDERR,
+    };
+
+    fn outputs(self) -> [StreamId; 2] {
+        [self.stdout, self.stderr]
+    }
+}
+
 /// The streams that are open.
 #[derive(Debug)]
 pub(crate) struct Stdio {
+    ids: Ids,
     outputs: Vec<(StreamId, OwnedFd)>,
     input: Option<OwnedFd>,
     /// Whether the input is a terminal, which cannot be closed but told.
@@ -24,20 +46,22 @@ pub(crate) struct Stdio {
 impl Stdio {
     /// Takes over what the application was started with, and closes the streams that it does not have.
     pub(crate) fn new(
+        ids: Ids,
         outputs: Vec<(StreamId, OwnedFd)>,
         input: Option<OwnedFd>,
         is_terminal: bool,
         mux: &mut Mux,
     ) -> Stdio {
-        for id in [StreamId::STDOUT, StreamId::STDERR] {
+        for id in ids.outputs() {
             if !outputs.iter().any(|(open, _)| *open == id) {
                 mux.end(id);
             }
         }
         if input.is_none() {
-            mux.stop(StreamId::STDIN);
+            mux.stop(ids.stdin);
         }
         Stdio {
+            ids,
             outputs,
             input,
             is_terminal,
@@ -55,7 +79,7 @@ impl Stdio {
             }
         }
         if let Some(input) = &self.input
-            && matches!(mux.peek(StreamId::STDIN), Incoming::Bytes(_))
+            && matches!(mux.peek(self.ids.stdin), Incoming::Bytes(_))
         {
             fds.push((input.as_fd(), PollFlags::OUT));
         }
@@ -71,6 +95,12 @@ impl Stdio {
     /// Whether all outputs have ended.
     pub(crate) fn outputs_ended(&self) -> bool {
         self.outputs.is_empty()
+    }
+
+    /// Whether an output waits for room in its stream: there may be more of it than can be seen.
+    pub(crate) fn is_blocked(&self, mux: &Mux) -> bool {
+        let full = |id: &StreamId| mux.room(*id) == Some(0);
+        self.outputs.iter().any(|(id, _)| full(id))
     }
 
     /// Ends the outputs that are still open: whoever holds their other ends has had his time.
@@ -119,17 +149,17 @@ impl Stdio {
         let Some(input) = &self.input else {
             return false;
         };
-        match mux.peek(StreamId::STDIN) {
+        match mux.peek(self.ids.stdin) {
             Incoming::Pending => false,
             Incoming::Bytes(bytes) => match rustix::io::write(input, bytes) {
                 Ok(count) => {
-                    mux.consume(StreamId::STDIN, count);
+                    mux.consume(self.ids.stdin, count);
                     true
                 }
                 Err(Errno::AGAIN | Errno::INTR) => false,
                 // The application reads no more.
                 Err(_) => {
-                    mux.stop(StreamId::STDIN);
+                    mux.stop(self.ids.stdin);
                     self.input = None;
                     true
                 }

@@ -117,7 +117,14 @@ fn obey(message: HostMessage, tasks: &mut Tasks, link: &mut Link, journal: &mut 
         } => tasks.connected((task, socket), to_guest, to_host, &mut link.mux),
         HostMessage::Ping => link.send(&GuestMessage::Pong, journal),
         HostMessage::Shutdown { .. } | HostMessage::ExitAck => return false,
-        HostMessage::Signal { .. } | HostMessage::WindowSize(_) | HostMessage::Metadata { .. } => {
+        HostMessage::Clock { unix_ns } => clock::set(unix_ns, journal),
+        HostMessage::Signal { .. }
+        | HostMessage::WindowSize(_)
+        | HostMessage::Metadata { .. }
+        | HostMessage::Session(_)
+        | HostMessage::SessionSignal { .. }
+        | HostMessage::SessionWindowSize { .. }
+        | HostMessage::SessionClose { .. } => {
             journal.warning("a message for an application came, and there is none");
         }
     }

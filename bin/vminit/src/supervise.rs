@@ -30,7 +30,8 @@ use crate::journal::Journal;
 use crate::launch::{Application, Surroundings};
 use crate::metadata::Metadata;
 use crate::mounts::{self, Writable};
-use crate::stdio::Stdio;
+use crate::sessions::{Common, Sessions};
+use crate::stdio::{Ids, Stdio};
 use crate::system::System;
 use crate::wait::timespec;
 
@@ -52,7 +53,7 @@ const SIGTERM: i32 = 15;
 /// and SIGPWR.
 const SHUTDOWN_SIGNALS: [i32; 5] = [2, 15, 10, 12, 30];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Running,
     Clearing,
@@ -81,6 +82,8 @@ pub(crate) struct Supervisor<'a> {
     forced: bool,
     health: Option<Health>,
     metadata: Option<Metadata>,
+    /// What else the host asks for while there is an application.
+    sessions: Option<Sessions>,
     stop_signal: Signal,
     record: Option<ExitRecord>,
 }
@@ -120,6 +123,7 @@ impl<'a> Supervisor<'a> {
             forced: false,
             health: None,
             metadata: None,
+            sessions: None,
             stop_signal: Signal::TERM,
             record: None,
         }
@@ -132,6 +136,12 @@ impl<'a> Supervisor<'a> {
         surroundings: Surroundings,
     ) -> Supervisor<'a> {
         self.health = check.map(|check| Health::new(check, surroundings));
+        self
+    }
+
+    /// Takes what else the host asks for.
+    pub(crate) fn with_sessions(mut self, common: Common) -> Supervisor<'a> {
+        self.sessions = Some(Sessions::new(common));
         self
     }
 
@@ -175,6 +185,7 @@ impl<'a> Supervisor<'a> {
     fn carry(&mut self, application: Application) {
         let is_terminal = application.terminal.is_some();
         let stdio = Stdio::new(
+            Ids::APPLICATION,
             application.outputs,
             application.input,
             is_terminal,
@@ -224,6 +235,7 @@ impl<'a> Supervisor<'a> {
                 Some(stdio) => stdio.turn(&mut self.link.mux),
                 None => false,
             };
+            let moved = self.sessions() || moved;
             self.advance(moved);
             if self.phase == Phase::Done {
                 return;
@@ -232,6 +244,23 @@ impl<'a> Supervisor<'a> {
                 self.wait();
             }
         }
+    }
+
+    /// Goes on with what the host asks for beside the application; says whether anything moved.
+    fn sessions(&mut self) -> bool {
+        // After the record nothing follows.
+        let Some(sessions) = self
+            .sessions
+            .as_mut()
+            .filter(|_| self.phase < Phase::Reporting)
+        else {
+            return false;
+        };
+        let moved = sessions.turn(&mut self.link.mux);
+        for message in sessions.take_messages() {
+            self.link.send(&message, self.journal);
+        }
+        moved
     }
 
     /// Sends the lines that wait.
@@ -278,6 +307,11 @@ impl<'a> Supervisor<'a> {
                     }
                 }
                 HostMessage::Ping => self.link.send(&GuestMessage::Pong, self.journal),
+                HostMessage::Session(_)
+                | HostMessage::SessionSignal { .. }
+                | HostMessage::SessionWindowSize { .. }
+                | HostMessage::SessionClose { .. } => self.session(&message),
+                HostMessage::Clock { unix_ns } => clock::set(unix_ns, self.journal),
                 HostMessage::Task(_) | HostMessage::Connected { .. } => self
                     .journal
                     .warning("a task came, and this guest runs an application"),
@@ -285,6 +319,23 @@ impl<'a> Supervisor<'a> {
                     .journal
                     .warning("the host acknowledged an exit that was not reported"),
             }
+        }
+    }
+
+    fn session(&mut self, message: &HostMessage) {
+        let Some(sessions) = &mut self.sessions else {
+            return;
+        };
+        match *message {
+            HostMessage::Session(order) => sessions.open(order),
+            HostMessage::SessionSignal { session, signal } => {
+                sessions.signal(session, signal, self.journal);
+            }
+            HostMessage::SessionWindowSize { session, size } => {
+                sessions.resize(session, size, self.journal);
+            }
+            HostMessage::SessionClose { session } => sessions.close(session, &mut self.link.mux),
+            _ => {}
         }
     }
 
@@ -359,6 +410,10 @@ impl<'a> Supervisor<'a> {
                 .is_some_and(|application| application.pid == pid)
             {
                 self.application_ended(status);
+            } else if let Some(sessions) = &mut self.sessions
+                && sessions.ended(pid, exit_status(status))
+            {
+                // It was the process of a session.
             } else if let Some(health) = &mut self.health {
                 health.ended(pid, status);
             }
@@ -476,7 +531,9 @@ impl<'a> Supervisor<'a> {
             _ => {}
         }
         if self.phase == Phase::Draining
-            && (late && !moved || self.stdio.as_ref().is_none_or(Stdio::outputs_ended))
+            && (late && !moved
+                || self.stdio.as_ref().is_none_or(Stdio::outputs_ended)
+                    && self.sessions.as_ref().is_none_or(Sessions::is_empty))
         {
             self.drained();
         }
@@ -570,6 +627,18 @@ impl<'a> Supervisor<'a> {
             let interest = metadata.interest().into_iter();
             fds.extend(interest.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         }
+        if let Some(sessions) = self
+            .sessions
+            .as_ref()
+            .filter(|_| self.phase < Phase::Reporting)
+        {
+            let interest = sessions.interest(&self.link.mux);
+            fds.extend(
+                interest
+                    .into_iter()
+                    .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)),
+            );
+        }
         if let Some((fd, flags)) = self.link.interest() {
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
@@ -616,7 +685,7 @@ pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
 }
 
 /// How many processes the kernel has killed for want of memory.
-fn oom_kills() -> u64 {
+pub(crate) fn oom_kills() -> u64 {
     let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count

@@ -102,7 +102,7 @@ fn docker(
             "Status": state.word(),
             // Docker counts one that is being restarted as running.
             "Running": matches!(state, State::Running { .. } | State::Restarting(_)),
-            "Paused": false,
+            "Paused": matches!(state, State::Running { paused: true, .. }),
             "Restarting": matches!(state, State::Restarting(_)),
             "OOMKilled": oom_killed,
             "Dead": matches!(state, State::Dead),

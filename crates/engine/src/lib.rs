@@ -16,6 +16,7 @@
 //! | [`ls`], [`inspect`], [`logs`], [`wait`] | look at instances |
 //! | [`mmds`] | the metadata that guests find |
 //! | [`start`] | start them again |
+//! | [`session`] | work with a VM that runs: programs, copies, statistics |
 //! | [`stop`], [`kill`], [`rm`], [`purge`] | end and remove them |
 //! | [`room`] | what takes how much room, and making some |
 //!
@@ -45,6 +46,7 @@ pub mod purge;
 pub mod rm;
 pub mod room;
 pub mod run;
+pub mod session;
 mod sparse;
 pub mod start;
 pub mod stop;

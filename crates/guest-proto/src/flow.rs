@@ -138,14 +138,39 @@ pub fn inward(mux: &mut Mux, id: StreamId, to: &mut impl Write) -> Moved {
     }
 }
 
+/// Moves what has come on an incoming stream of one connection to an outgoing stream of another, with end and stop.
+pub fn relay(from: &mut Mux, incoming: StreamId, to: &mut Mux, outgoing: StreamId) -> Moved {
+    let Some(room) = to.room(outgoing) else {
+        from.stop(incoming);
+        return Moved::Ended;
+    };
+    let count = match from.peek(incoming) {
+        Incoming::Pending => 0,
+        Incoming::Ended => {
+            to.end(outgoing);
+            return Moved::Ended;
+        }
+        Incoming::Bytes(bytes) => to
+            .write(outgoing, &bytes[..bytes.len().min(room)])
+            .unwrap_or(0),
+    };
+    from.consume(incoming, count);
+    if count == 0 {
+        Moved::Nothing
+    } else {
+        Moved::Some
+    }
+}
+
 fn is_for_later(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Moved, inward, outward};
-    use crate::mux::{Direction, Event, Limits, Mux, Role};
+    use super::{Moved, inward, outward, relay};
+    use crate::frame::StreamId;
+    use crate::mux::{Direction, Event, Incoming, Limits, Mux, Role};
 
     fn deliver(from: &mut Mux, to: &mut Mux) {
         let bytes = from.output().to_vec();
@@ -198,5 +223,61 @@ mod tests {
             outward(&mut host, id, &mut &b"more"[..], &mut [0; 8]),
             Moved::Ended
         );
+    }
+
+    #[test]
+    fn a_relay_carries_bytes_ends_and_stops_at_the_slower_pace() {
+        let limits = Limits::default();
+        let make = |role| Mux::new(role, limits);
+        // near -> (far_in | far_out) -> end: the middle is where a monitor stands.
+        let (mut near, mut far_in) = (make(Role::Host), make(Role::Guest));
+        let (mut far_out, mut end) = (make(Role::Host), make(Role::Guest));
+        let id = StreamId::STDIN;
+        let (mut written, mut seen) = (0, Vec::new());
+        let total = 1 << 20;
+        for turn in 0.. {
+            if written < total {
+                let piece = [u8::try_from(written % 251).unwrap(); 997];
+                written += near.write(id, &piece).unwrap();
+            } else {
+                near.end(id);
+            }
+            deliver(&mut near, &mut far_in);
+            let moved = relay(&mut far_in, id, &mut far_out, id);
+            deliver(&mut far_in, &mut near);
+            deliver(&mut far_out, &mut end);
+            // The end is slow: it looks at every third turn only.
+            if turn % 3 == 0
+                && let Incoming::Bytes(bytes) = end.peek(id)
+            {
+                seen.extend_from_slice(bytes);
+                let count = bytes.len();
+                end.consume(id, count);
+            }
+            deliver(&mut end, &mut far_out);
+            if moved == Moved::Ended {
+                break;
+            }
+        }
+        while let Incoming::Bytes(bytes) = end.peek(id) {
+            seen.extend_from_slice(bytes);
+            let count = bytes.len();
+            end.consume(id, count);
+            deliver(&mut end, &mut far_out);
+            deliver(&mut far_out, &mut end);
+        }
+        assert_eq!(end.peek(id), Incoming::Ended);
+        assert_eq!(seen.len(), written);
+
+        // Who stops reading stops the writer at the other end.
+        let (mut far_out, mut end) = (make(Role::Host), make(Role::Guest));
+        let (mut near, mut far_in) = (make(Role::Host), make(Role::Guest));
+        deliver(&mut far_out, &mut end);
+        end.stop(id);
+        deliver(&mut end, &mut far_out);
+        assert_eq!(relay(&mut far_in, id, &mut far_out, id), Moved::Ended);
+        deliver(&mut far_in, &mut near);
+        deliver(&mut near, &mut far_in);
+        assert_eq!(near.room(id), None);
     }
 }

@@ -28,6 +28,8 @@ pub mod metadata;
 pub mod mux;
 pub mod net;
 mod queue;
+pub mod sample;
+pub mod session;
 pub mod signal;
 
 pub use config::{
@@ -43,6 +45,7 @@ pub use message::{
 pub use metadata::Metadata;
 pub use mux::{Direction, Event, Incoming, Limits, Mux, ProtocolError, Role, SendError};
 pub use net::{Cidr, Interface, InterfaceRef, MacAddress, Route};
+pub use session::{SessionOrder, SessionWork};
 pub use signal::Signal;
 
 /// Where the initrd holds the guest init; the kernel starts it without being told.

@@ -24,6 +24,7 @@ use crate::config::WindowSize;
 use crate::frame::MAX_PAYLOAD_BYTES;
 use crate::health::HealthReport;
 use crate::metadata::Document;
+use crate::session::SessionOrder;
 use crate::signal::Signal;
 
 /// The oldest version of the protocol that this build speaks.
@@ -117,6 +118,32 @@ pub enum HostMessage {
     },
     /// Is the guest init alive? It answers with [`GuestMessage::Pong`].
     Ping,
+    /// Opens a session beside the application ([`crate::session`]).
+    Session(SessionOrder),
+    /// Sends a signal to the process group of a session.
+    SessionSignal {
+        /// The session.
+        session: u32,
+        /// The signal.
+        signal: Signal,
+    },
+    /// The terminal of whoever asked for a session has another size.
+    SessionWindowSize {
+        /// The session.
+        session: u32,
+        /// The size.
+        size: WindowSize,
+    },
+    /// Whoever asked for a session has gone: its processes are killed, and no more is heard of it.
+    SessionClose {
+        /// The session.
+        session: u32,
+    },
+    /// The host's time; for a machine whose clock stood still while it was paused.
+    Clock {
+        /// Nanoseconds since 1970.
+        unix_ns: u64,
+    },
 }
 
 /// A task of a build: a process of the guest init, with streams that the host has opened.
@@ -198,6 +225,20 @@ pub enum GuestMessage {
     },
     /// The answer to [`HostMessage::Ping`].
     Pong,
+    /// The process of a session runs.
+    SessionStarted {
+        /// The session.
+        session: u32,
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// A session is over, or its process could not be started. Nothing follows on its streams.
+    SessionEnded {
+        /// The session.
+        session: u32,
+        /// How.
+        record: ExitRecord,
+    },
 }
 
 /// How grave a line of diagnostics is.

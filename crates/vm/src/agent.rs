@@ -36,14 +36,18 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 mod end;
+mod sessions;
 mod tasks;
 
 pub use end::ChannelEnd;
+pub use sessions::GuestSession;
 pub use tasks::TaskFiles;
 
 /// Most bytes read or written in one turn of the owner's loop, so that no guest can keep it there.
 const TURN_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 64 * 1024;
+/// Features of a guest that are remembered.
+const MAX_FEATURES: usize = 64;
 
 /// The host's end of a guest channel.
 #[derive(Debug)]
@@ -62,6 +66,10 @@ pub struct Agent {
     writable: bool,
     exit: Option<ExitRecord>,
     closed_told: bool,
+    /// What the guest can do beyond the version.
+    features: Vec<String>,
+    /// The number of the session that was opened last.
+    last_session: u32,
 }
 
 /// How far the conversation has come; it only goes on.
@@ -121,6 +129,20 @@ pub enum AgentEvent {
     },
     /// The guest init lives ([`Agent::ping`]).
     Pong,
+    /// The process of a session runs ([`Agent::open_session`]).
+    SessionStarted {
+        /// The session's number.
+        session: u32,
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// A session is over. What came on its streams before may still be there to be taken.
+    SessionEnded {
+        /// The session's number.
+        session: u32,
+        /// How.
+        record: ExitRecord,
+    },
     /// The guest's end of the channel is closed: the machine is ending or has ended.
     Closed,
 }
@@ -186,6 +208,8 @@ impl Agent {
             writable: true,
             exit: None,
             closed_told: false,
+            features: Vec::new(),
+            last_session: 0,
         })
     }
 
@@ -326,6 +350,8 @@ impl Agent {
                 let ours = Hello::new(Vec::new(), self.unix_ns);
                 let version = ours.negotiate(&theirs).map_err(AgentError::Message)?;
                 self.send(&HostMessage::Hello(ours))?;
+                self.features = theirs.features;
+                self.features.truncate(MAX_FEATURES);
                 Ok(Some(AgentEvent::Greeted { version }))
             }
             GuestMessage::ConfigAck => {
@@ -379,6 +405,14 @@ impl Agent {
                 }
                 report.probe.clip();
                 Ok(Some(AgentEvent::Health(report)))
+            }
+            GuestMessage::SessionStarted { session, pid } => {
+                self.session(session)?;
+                Ok(Some(AgentEvent::SessionStarted { session, pid }))
+            }
+            GuestMessage::SessionEnded { session, record } => {
+                self.session(session)?;
+                Ok(Some(AgentEvent::SessionEnded { session, record }))
             }
             GuestMessage::Exit(record) => {
                 self.greeted("an exit record")?;

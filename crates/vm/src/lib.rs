@@ -36,7 +36,7 @@ mod tail;
 mod text;
 pub mod uid;
 
-pub use agent::{Agent, AgentEvent, TaskFiles};
+pub use agent::{Agent, AgentError, AgentEvent, GuestSession, TaskFiles};
 pub use backend::{Backend, Control};
 pub use capability::Capabilities;
 pub use check::CheckedSpec;

@@ -1,4 +1,4 @@
-//! `firebuild inspect`, `wait`, `stop`, `kill`, `rm` and `purge`: one engine call each.
+//! `firebuild inspect`, `wait`, `stop`, `kill`, `pause`, `unpause`, `rm` and `purge`: one engine call each.
 //!
 //! Commands on several VMs go on past a failure; the exit code says that there was one.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use firebuild_engine::instance::InstanceError;
 use firebuild_engine::paths::Paths;
-use firebuild_engine::{inspect, kill, purge, rm, stop, wait};
+use firebuild_engine::{inspect, kill, purge, rm, session, stop, wait};
 
 use super::Done;
 use crate::args::{InspectArgs, KillArgs, RmArgs, StopArgs, VmsArgs};
@@ -50,6 +50,16 @@ pub(crate) fn kill(paths: &Paths, args: &KillArgs) -> Done {
         }
         None => each(&vms, |vm| kill::kill(paths, vm, signal)),
     }
+}
+
+/// `firebuild pause`
+pub(crate) fn pause(paths: &Paths, args: &VmsArgs) -> Done {
+    each(&args.vms, |vm| session::pause(paths, vm))
+}
+
+/// `firebuild unpause`
+pub(crate) fn unpause(paths: &Paths, args: &VmsArgs) -> Done {
+    each(&args.vms, |vm| session::unpause(paths, vm))
 }
 
 /// `firebuild rm`

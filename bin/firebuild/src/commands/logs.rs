@@ -1,44 +1,48 @@
-//! `firebuild logs`: what the application printed, each stream where it came from.
+//! `firebuild logs`: what the application printed, each stream where it came from, or the guest's console.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use firebuild_engine::cancel::Cancel;
 use firebuild_engine::log_file::Stream;
-use firebuild_engine::logs;
-use firebuild_engine::paths::Paths;
+use firebuild_engine::logs::{self, moment};
+use firebuild_engine::{ls, paths::Paths};
 
 use super::Done;
 use crate::args::LogsArgs;
+use crate::failure::Failure;
 
 /// Runs the command.
 pub(crate) fn run(paths: &Paths, args: &LogsArgs, cancel: &Cancel) -> Done {
-    if args.console {
-        let path = logs::console(paths, &args.vm)?;
-        let mut file = fs_err::File::open(path)?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let count = file.read(&mut buffer)?;
-            if count == 0 || std::io::stdout().write_all(&buffer[..count]).is_err() {
-                return Ok(ExitCode::SUCCESS);
-            }
-        }
-    }
+    let now = ls::now();
+    let time = |text: &Option<String>| {
+        let moment = text.as_deref().map(|text| moment::parse(text, now));
+        moment
+            .transpose()
+            .map_err(|error| Failure::new(error).code(2))
+    };
     let request = logs::Request {
         wanted: args.vm.clone(),
         follow: args.follow,
-        tail: args
-            .tail
-            .map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
+        tail: tail(args.tail.as_deref())?,
+        since: time(&args.since)?,
+        until: time(&args.until)?,
     };
+    // A reader that goes away ends the command.
+    if args.console {
+        logs::console(paths, &request, cancel, &mut |bytes| {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush()).is_ok()
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     logs::logs(paths, &request, cancel, &mut |record| {
         let mut text = String::new();
         if args.timestamps {
-            text.push_str(&record.time.to_string());
-            text.push(' ');
+            // All nine digits, so that the lines are aligned, as in Docker.
+            text.push_str(&format!("{:.9} ", record.time));
         }
         text.push_str(&record.log);
-        // A reader that goes away ends the command.
         let written = match record.stream {
             Stream::Stdout => {
                 let mut out = std::io::stdout().lock();
@@ -49,4 +53,14 @@ pub(crate) fn run(paths: &Paths, args: &LogsArgs, cancel: &Cancel) -> Done {
         written.is_ok()
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many lines; none for all of them.
+fn tail(text: Option<&str>) -> Result<Option<usize>, Failure> {
+    match text {
+        None | Some("all") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Failure::usage(format!("--tail {text:?} is no number of lines")).hint("20, or all")
+        }),
+    }
 }

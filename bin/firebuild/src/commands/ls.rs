@@ -60,6 +60,11 @@ pub(crate) fn run(paths: &Paths, args: &LsArgs, log: &Log) -> Done {
 fn status(listed: &Listed) -> String {
     match &listed.state {
         State::Created => "Created".to_owned(),
+        State::Running {
+            started,
+            paused: true,
+            ..
+        } => format!("Up {} (Paused)", since(started.started_at.as_second())),
         State::Running { started, .. } => {
             let health = match listed.health.as_ref().map(|health| health.status.as_str()) {
                 None => String::new(),

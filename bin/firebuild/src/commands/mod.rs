@@ -1,7 +1,10 @@
 //! One command, one file.
 
+mod attach;
 mod baseos;
 mod check;
+mod cp;
+mod exec;
 mod image;
 mod isolation;
 mod kernel;
@@ -21,6 +24,8 @@ mod run;
 mod shell;
 mod source;
 mod start;
+mod stats;
+mod top;
 mod vmm;
 
 use std::path::Path;
@@ -78,6 +83,13 @@ pub(crate) fn dispatch(cli: &Cli) -> Done {
         Command::Inspect(args) => lifecycle::inspect(&paths()?, args),
         Command::Mmds(args) => mmds::run(&paths()?, args),
         Command::Logs(args) => logs::run(&paths()?, args, &on_interrupt()?),
+        Command::Exec(args) => exec::run(&paths()?, args),
+        Command::Attach(args) => attach::run(&paths()?, args),
+        Command::Cp(args) => cp::run(&paths()?, args),
+        Command::Stats(args) => stats::run(&paths()?, args),
+        Command::Top(args) => top::run(&paths()?, args),
+        Command::Pause(args) => lifecycle::pause(&paths()?, args),
+        Command::Unpause(args) => lifecycle::unpause(&paths()?, args),
         Command::Wait(args) => lifecycle::wait(&paths()?, args),
         Command::Start(args) => start::start(&paths()?, args),
         Command::Restart(args) => start::restart(&paths()?, args),

@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 use firebuild_guest_proto::{Incoming, Limits, Mux, Role, StreamId};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Stdio;
+use super::{Ids, Stdio};
 
 fn pipe() -> (OwnedFd, OwnedFd) {
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
@@ -34,7 +34,13 @@ fn muxes() -> (Mux, Mux) {
 fn output_reaches_the_host_to_its_last_byte_and_ends() {
     let (mut host, mut guest) = muxes();
     let (read, write) = pipe();
-    let mut stdio = Stdio::new(vec![(StreamId::STDOUT, read)], None, false, &mut guest);
+    let mut stdio = Stdio::new(
+        Ids::APPLICATION,
+        vec![(StreamId::STDOUT, read)],
+        None,
+        false,
+        &mut guest,
+    );
     let mut got = Vec::new();
     let mut sent = 0u32;
     let mut write = Some(write);
@@ -77,7 +83,7 @@ fn output_reaches_the_host_to_its_last_byte_and_ends() {
 fn input_reaches_the_application_and_its_end_closes_the_pipe() {
     let (mut host, mut guest) = muxes();
     let (read, write) = pipe();
-    let mut stdio = Stdio::new(Vec::new(), Some(write), false, &mut guest);
+    let mut stdio = Stdio::new(Ids::APPLICATION, Vec::new(), Some(write), false, &mut guest);
     host.write(StreamId::STDIN, b"question").unwrap();
     host.end(StreamId::STDIN);
     settle(&mut host, &mut guest);
@@ -91,7 +97,7 @@ fn input_reaches_the_application_and_its_end_closes_the_pipe() {
 fn an_application_that_reads_no_more_stops_the_stream() {
     let (mut host, mut guest) = muxes();
     let (read, write) = pipe();
-    let mut stdio = Stdio::new(Vec::new(), Some(write), false, &mut guest);
+    let mut stdio = Stdio::new(Ids::APPLICATION, Vec::new(), Some(write), false, &mut guest);
     drop(read);
     host.write(StreamId::STDIN, b"question").unwrap();
     settle(&mut host, &mut guest);
@@ -104,7 +110,13 @@ fn an_application_that_reads_no_more_stops_the_stream() {
 fn a_host_that_wants_no_more_closes_the_pipe_under_the_application() {
     let (mut host, mut guest) = muxes();
     let (read, write) = pipe();
-    let mut stdio = Stdio::new(vec![(StreamId::STDOUT, read)], None, false, &mut guest);
+    let mut stdio = Stdio::new(
+        Ids::APPLICATION,
+        vec![(StreamId::STDOUT, read)],
+        None,
+        false,
+        &mut guest,
+    );
     host.stop(StreamId::STDOUT);
     settle(&mut host, &mut guest);
     stdio.turn(&mut guest);

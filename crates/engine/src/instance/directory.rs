@@ -45,6 +45,7 @@ pub(crate) struct Records {
     pub(crate) health: &'static str,
     pub(crate) restarts: &'static str,
     pub(crate) metadata: &'static str,
+    pub(crate) paused: &'static str,
     pub(crate) exit: &'static str,
     pub(crate) output: &'static str,
     pub(crate) console: &'static str,
@@ -63,6 +64,7 @@ pub(crate) const RECORDS: Records = Records {
     health: "health.json",
     restarts: "restarts.json",
     metadata: "mmds.json",
+    paused: "paused.json",
     exit: "exit.json",
     output: "output.log",
     console: "console.log",
@@ -369,6 +371,7 @@ impl Instance {
                 Some(started) => State::Running {
                     started,
                     machine: self.machine()?,
+                    paused: self.path(RECORDS.paused).exists(),
                 },
                 None => State::Created,
             });

@@ -7,6 +7,7 @@
 //! | `spec.json`, `plan.json` | launched | the machine and how it was started |
 //! | `machine.json` | launched | which processes it is |
 //! | `started.json` | the application runs | since when |
+//! | `paused.json` | its processors stand still; gone when they run again | since when |
 //! | `health.json` | a probe has ended | how the application is |
 //! | `restarts.json` | started again by its policy | how often, and whether it is about to be |
 //! | `mmds.json` | `firebuild mmds put` or `patch` | the document as it was left |

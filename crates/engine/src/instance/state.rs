@@ -14,6 +14,8 @@ pub enum State {
         started: Started,
         /// As which processes.
         machine: Option<MachineRecord>,
+        /// Its processors stand still.
+        paused: bool,
     },
     /// It has ended so, and its owner starts it again.
     Restarting(Ended),
@@ -28,6 +30,7 @@ impl State {
     pub fn word(&self) -> &'static str {
         match self {
             State::Created => "created",
+            State::Running { paused: true, .. } => "paused",
             State::Running { .. } => "running",
             State::Restarting(_) => "restarting",
             State::Exited(_) => "exited",

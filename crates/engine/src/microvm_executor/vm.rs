@@ -325,6 +325,8 @@ impl Owner {
                 | AgentEvent::Log { .. }
                 | AgentEvent::Started { .. }
                 | AgentEvent::Health(_)
+                | AgentEvent::SessionStarted { .. }
+                | AgentEvent::SessionEnded { .. }
                 | AgentEvent::Closed => {}
             }
         }

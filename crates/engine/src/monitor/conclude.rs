@@ -77,6 +77,7 @@ pub(crate) fn own(
         let Launched {
             machine,
             agent,
+            pausing,
             mut notices,
             metadata,
         } = launched;
@@ -94,7 +95,7 @@ pub(crate) fn own(
             }
             (front.notices)(Notice::Note(text));
         }
-        let finished = EventLoop::new(&owned, machine, agent, front, waiting)
+        let finished = EventLoop::new(&owned, machine, agent, pausing, front, waiting)
             .restarted(restarter.count())
             .with_metadata(metadata)
             .run();

@@ -1,7 +1,7 @@
 //! How other processes talk to the owner of an instance: `control.sock` in its run dir.
 //!
-//! One request per connection, a line of JSON each way. The directory is private to the user, so whoever
-//! can connect may.
+//! One request per connection, a line of JSON each way. The directory is private to the user and the socket
+//! too, so whoever can connect may. `docs/formats/control.md` has the whole of it.
 //!
 //! | request | answer |
 //! |---|---|
@@ -10,9 +10,12 @@
 //! | `{"do":"kill","signal":15}`, `{"do":"kill","signal":null}` | `{"done":true}` at once |
 //! | `{"do":"mmdsGet"}`, `{"do":"mmdsPut","document":{}}`, `{"do":"mmdsPatch","document":{}}` | `{"done":true}`, with the `document` |
 //! | `{"do":"wait"}` | how it ended, when it has |
+//! | `{"do":"pause"}`, `{"do":"unpause"}` | `{"done":true}` when it has been done |
+//! | `{"do":"session"}`, `{"do":"attach"}` | `{"done":true}`, then the guest protocol ([`super::sessions`]) |
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -33,47 +36,108 @@ const LONGEST: usize = 64 << 10;
 const MOST: usize = 64;
 /// An owner answers at once, unless it is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A VMM does not always.
+const VMM_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What an owner can be asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(crate) enum Request {
+pub enum Request {
     /// End the application with its stop signal or this one, and by force after the grace period.
-    Stop { grace_ms: u64, signal: Option<u8> },
+    Stop {
+        /// The grace period in milliseconds.
+        grace_ms: u64,
+        /// The signal by its number.
+        signal: Option<u8>,
+    },
     /// End the application likewise, and start it again.
-    Restart { grace_ms: u64, signal: Option<u8> },
+    Restart {
+        /// The grace period in milliseconds.
+        grace_ms: u64,
+        /// The signal by its number.
+        signal: Option<u8>,
+    },
     /// Send this signal, or end the machine at once.
-    Kill { signal: Option<u8> },
+    Kill {
+        /// The signal by its number.
+        signal: Option<u8>,
+    },
     /// Give the metadata document.
     MmdsGet,
     /// Put this one in its place.
-    MmdsPut { document: Document },
+    MmdsPut {
+        /// The document.
+        document: Document,
+    },
     /// Merge this into it.
-    MmdsPatch { document: Document },
+    MmdsPatch {
+        /// The document.
+        document: Document,
+    },
     /// Say when it has ended, and how.
     Wait,
+    /// Stop its processors.
+    Pause,
+    /// Let them run again.
+    Unpause,
+    /// Open a session with its guest on this connection.
+    Session,
+    /// Carry the application's streams on this connection.
+    Attach,
+}
+
+/// What an owner makes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The answer; the connection is over.
+    Answer(Answer),
+    /// The connection stays until [`Server::end`].
+    Later,
+    /// The connection becomes a client's: [`Server::take_sessions`].
+    Session(SessionKind),
+}
+
+/// What a connection that stays is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A session with the guest.
+    Guest,
+    /// The application's streams.
+    Attach,
+}
+
+/// A connection that has become a client's.
+#[derive(Debug)]
+pub struct NewSession {
+    /// What for.
+    pub kind: SessionKind,
+    /// The connection.
+    pub socket: UnixStream,
+    /// What came behind the request.
+    pub early: Vec<u8>,
 }
 
 /// What it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
+pub struct Answer {
     /// The request is carried out, or on its way.
-    pub(crate) done: bool,
+    pub done: bool,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) problem: Option<String>,
+    pub problem: Option<String>,
     /// For `mmdsGet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) document: Option<Document>,
+    pub document: Option<Document>,
     /// For `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ended: Option<Ended>,
+    pub ended: Option<Ended>,
 }
 
 impl Answer {
     /// Yes.
-    pub(crate) fn done() -> Self {
+    #[must_use]
+    pub fn done() -> Self {
         Self {
             done: true,
             problem: None,
@@ -83,7 +147,7 @@ impl Answer {
     }
 
     /// No, and why.
-    pub(crate) fn refused(problem: impl Into<String>) -> Self {
+    pub fn refused(problem: impl Into<String>) -> Self {
         Self {
             done: false,
             problem: Some(problem.into()),
@@ -98,24 +162,30 @@ impl Answer {
 pub(crate) struct Server {
     listener: UnixListener,
     connections: Vec<Connection>,
+    sessions: Vec<NewSession>,
 }
 
+/// A connection that has not said all that it came for, or waits for an answer.
 #[derive(Debug)]
-struct Connection {
+pub struct Connection {
     stream: UnixStream,
     request: Vec<u8>,
     waiting: bool,
+    /// It is to become a client's, and what of `request` belongs to that.
+    session: Option<(SessionKind, usize)>,
 }
 
 impl Server {
     /// Listens in a run dir.
     pub(crate) fn new(dir: &RunDir) -> io::Result<Self> {
         let path = dir.socket(SOCKET).map_err(io::Error::other)?;
-        let listener = UnixListener::bind(path)?;
+        let listener = UnixListener::bind(&path)?;
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
             connections: Vec::new(),
+            sessions: Vec::new(),
         })
     }
 
@@ -129,23 +199,25 @@ impl Server {
         }
     }
 
-    /// Takes what has come, and answers what `handle` answers. `None` keeps the connection until
-    /// [`Server::end`].
-    pub(crate) fn serve(&mut self, handle: &mut dyn FnMut(Request) -> Option<Answer>) {
+    /// Takes what has come, and does with it what `handle` says.
+    pub(crate) fn serve(&mut self, handle: &mut dyn FnMut(Request) -> Verdict) {
         while self.connections.len() < MOST {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
             };
             if stream.set_nonblocking(true).is_ok() {
-                self.connections.push(Connection {
-                    stream,
-                    request: Vec::new(),
-                    waiting: false,
-                });
+                self.connections.push(Connection::new(stream));
             }
         }
-        self.connections
-            .retain_mut(|connection| connection.serve(handle));
+        let over = |connection: &mut Connection| !connection.serve(handle);
+        for connection in self.connections.extract_if(.., over) {
+            self.sessions.extend(connection.into_session());
+        }
+    }
+
+    /// The connections that have become clients' since the last call.
+    pub(crate) fn take_sessions(&mut self) -> Vec<NewSession> {
+        std::mem::take(&mut self.sessions)
     }
 
     /// Takes over those who wait at another one.
@@ -170,10 +242,42 @@ impl Server {
 }
 
 impl Connection {
-    /// Whether the connection stays.
-    fn serve(&mut self, handle: &mut dyn FnMut(Request) -> Option<Answer>) -> bool {
+    /// One that has just been made; it must not block.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            request: Vec::new(),
+            waiting: false,
+            session: None,
+        }
+    }
+
+    /// How many bytes of it are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.request.len()
+    }
+
+    /// What has become of it when it does not stay: a client's connection, or nothing.
+    #[must_use]
+    pub fn into_session(self) -> Option<NewSession> {
+        let (kind, from) = self.session?;
+        Some(NewSession {
+            kind,
+            socket: self.stream,
+            early: self.request[from..].to_vec(),
+        })
+    }
+
+    /// Takes what has come, and does with it what `handle` says. Whether the connection stays.
+    pub fn serve(&mut self, handle: &mut dyn FnMut(Request) -> Verdict) -> bool {
         let mut buffer = [0; 1024];
         loop {
+            // What comes behind a request is its client's business.
+            if !self.waiting && self.request.contains(&b'\n') {
+                break;
+            }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(_) if self.waiting => {} // nothing more is expected
@@ -192,18 +296,23 @@ impl Connection {
         let Some(end) = self.request.iter().position(|&byte| byte == b'\n') else {
             return true;
         };
-        let answer = match serde_json::from_slice(&self.request[..end]) {
+        let verdict = match serde_json::from_slice(&self.request[..end]) {
             Ok(request) => handle(request),
-            Err(error) => Some(Answer::refused(format!("not understood: {error}"))),
+            Err(error) => Verdict::Answer(Answer::refused(format!("not understood: {error}"))),
         };
-        match answer {
-            Some(answer) => {
+        match verdict {
+            Verdict::Answer(answer) => {
                 self.answer(&answer);
                 false
             }
-            None => {
+            Verdict::Later => {
                 self.waiting = true;
                 true
+            }
+            Verdict::Session(kind) => {
+                self.answer(&Answer::done());
+                self.session = Some((kind, end + 1));
+                false
             }
         }
     }
@@ -225,6 +334,14 @@ impl AsFd for Server {
 
 /// Asks the owner of an instance. `None` when nobody listens: it is being started, or has just ended.
 pub(crate) fn ask(instance: &Instance, request: &Request) -> Result<Option<Answer>, InstanceError> {
+    Ok(open(instance, request)?.map(|(answer, _)| answer))
+}
+
+/// As [`ask`], and gives the connection too: behind the answer it belongs to a session.
+pub(crate) fn open(
+    instance: &Instance,
+    request: &Request,
+) -> Result<Option<(Answer, UnixStream)>, InstanceError> {
     let short = instance.id().short();
     let failed = |cause: io::Error| {
         Error::caused(
@@ -243,7 +360,12 @@ pub(crate) fn ask(instance: &Instance, request: &Request) -> Result<Option<Answe
     let Some(stream) = connect(&dir.join(SOCKET)).map_err(failed)? else {
         return Ok(None);
     };
-    let patience = (*request != Request::Wait).then_some(PATIENCE);
+    let patience = match request {
+        Request::Wait => None,
+        // The VMM is asked, which may have to finish with its disks first.
+        Request::Pause | Request::Unpause => Some(VMM_PATIENCE),
+        _ => Some(PATIENCE),
+    };
     stream.set_read_timeout(patience).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
@@ -251,15 +373,29 @@ pub(crate) fn ask(instance: &Instance, request: &Request) -> Result<Option<Answe
         Err(error) if is_gone(&error) => return Ok(None),
         written => written.map_err(failed)?,
     }
-    let mut answer = Vec::new();
-    let limit = LONGEST as u64;
-    match BufReader::new(stream.take(limit)).read_until(b'\n', &mut answer) {
-        Ok(0) => return Ok(None),
+    let answer = match answer_line(&stream) {
+        Ok(answer) if answer.is_empty() => return Ok(None),
         Err(error) if is_gone(&error) => return Ok(None),
         read => read.map_err(failed)?,
     };
     let answer = serde_json::from_slice(&answer).map_err(|error| failed(error.into()))?;
-    Ok(Some(answer))
+    Ok(Some((answer, stream)))
+}
+
+/// Reads to the end of a line and not a byte more: what follows is none of ours.
+fn answer_line(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LONGEST {
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(line)
 }
 
 fn connect(path: &Path) -> io::Result<Option<UnixStream>> {

@@ -13,6 +13,7 @@ mod begun;
 mod ending;
 mod health;
 mod metadata;
+mod pausing;
 mod streams;
 
 use std::os::fd::AsFd;
@@ -29,9 +30,11 @@ use super::control::Server;
 use super::front::{Front, Notice};
 use super::output::Output;
 use super::report::News;
+use super::sessions::Sessions;
 use crate::instance::{Ended, Owned, RECORDS};
 use crate::log_file::LogWriter;
 use ending::failure;
+pub(crate) use pausing::Pausing;
 
 /// How long a guest may take to restart after its exit record was acknowledged.
 const RESTART: Duration = Duration::from_secs(5);
@@ -47,6 +50,10 @@ pub(crate) struct EventLoop<'a, 'f> {
     front: Front<'f>,
     log: Option<LogWriter>,
     server: Option<Server>,
+    sessions: Sessions,
+    pausing: Pausing,
+    /// The processors stand.
+    paused: bool,
     phase: Phase,
     /// Why the machine was ended by this side.
     ended_by: Option<EndedBy>,
@@ -118,6 +125,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         owned: &'a Owned,
         machine: Machine,
         agent: Agent,
+        pausing: Pausing,
         front: Front<'f>,
         waiting: Option<Server>,
     ) -> Self {
@@ -127,6 +135,8 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         let log = LogWriter::open(&owned.instance().path(RECORDS.output))
             .map_err(|error| complain("the output is not recorded", error))
             .ok();
+        // Of an earlier run that nobody ended in order.
+        let _ = owned.forget(RECORDS.paused);
         let server = machine
             .run_dir()
             .ok_or(std::io::ErrorKind::NotFound.into())
@@ -147,6 +157,9 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             front,
             log,
             server,
+            sessions: Sessions::default(),
+            pausing,
+            paused: false,
             phase: Phase::Booting,
             ended_by: None,
             deadline: None,
@@ -187,10 +200,14 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             self.input();
             self.signals();
             self.requests();
+            self.sessions();
             self.deadlines();
             self.write_health();
             if state == MachineState::Ended && self.channel_closed && self.is_drained() {
-                break;
+                self.sessions.machine_ended();
+                if self.sessions.is_empty() || self.give_up {
+                    break;
+                }
             }
             match self.wait() {
                 Ok(()) => {}
@@ -234,8 +251,17 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         }
     }
 
+    /// What other commands do with the guest.
+    fn sessions(&mut self) {
+        if let Err(error) = self.sessions.turn(&mut self.agent) {
+            self.fault(&error);
+        }
+    }
+
     fn event(&mut self, event: AgentEvent) {
         match event {
+            AgentEvent::SessionStarted { session, pid } => self.sessions.started(session, pid),
+            AgentEvent::SessionEnded { session, record } => self.sessions.ended(session, record),
             AgentEvent::Greeted { .. } => {}
             AgentEvent::Configured => {
                 if let Err(error) = self.machine.wipe_initrd() {
@@ -275,6 +301,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
                 if let Some(words) = self.last_words.take().filter(|words| *words != told) {
                     (self.front.notices)(Notice::Guest(words));
                 }
+                self.sessions.application_ended(&record);
                 self.exit = Some(record);
                 if let Err(error) = self.agent.acknowledge_exit() {
                     self.fault(&error);
@@ -318,6 +345,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         if let Some(server) = &self.server {
             server.poll_fds(&mut fds);
         }
+        self.sessions.poll_fds(&mut fds);
         fds.push(PollFd::new(&self.front.signals, PollFlags::IN));
         for output in [&self.front.stdout, &self.front.stderr]
             .into_iter()
@@ -330,10 +358,13 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         {
             fds.push(PollFd::new(stdin, PollFlags::IN));
         }
-        let deadline = [self.deadline, self.kill_at, self.health_due()]
-            .into_iter()
-            .flatten()
-            .min();
+        let deadlines = [
+            self.deadline,
+            self.kill_at,
+            self.health_due(),
+            self.sessions.wake_at(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec {

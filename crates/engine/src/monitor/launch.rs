@@ -16,6 +16,7 @@ use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmS
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::event_loop::Pausing;
 use super::order::Order;
 use super::{disk, initrd, network};
 use crate::error::Error;
@@ -33,6 +34,7 @@ const ENTROPY_BYTES: usize = 64;
 pub(crate) struct Launched {
     pub(crate) machine: Machine,
     pub(crate) agent: Agent,
+    pub(crate) pausing: Pausing,
     /// Things to tell once.
     pub(crate) notices: Vec<String>,
     /// What the guest finds as its metadata.
@@ -52,7 +54,7 @@ pub(crate) fn launch(
     let backend = order.vmm.open(order.spec.accel, &order.state)?;
     let dir = RunDir::create(&order.runtime, order.id.as_str()).map_err(run_dir_error)?;
     let place = dir.path().to_owned();
-    let launched = launch_in(dir, &*backend, owned, order, vminit, interrupted);
+    let launched = launch_in(dir, backend, owned, order, vminit, interrupted);
     if launched.is_err() {
         // Its lock is free again by now. The reason for the failure is known and worth more than this one.
         let _ = reclaim(&place);
@@ -62,7 +64,7 @@ pub(crate) fn launch(
 
 fn launch_in(
     dir: RunDir,
-    backend: &dyn Backend,
+    backend: Box<dyn Backend>,
     owned: &Owned,
     order: &Order,
     vminit: &[u8],
@@ -76,7 +78,7 @@ fn launch_in(
     lead_to_gateway(&mut guest, &order.gateway_names);
     let metadata = metadata(owned, order, &mut spec, &mut guest)?;
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
-    let (checked, plan) = plan(backend, spec, &dir)?;
+    let (checked, plan) = plan(&*backend, spec, &dir)?;
     let mut signal = None;
     let made = disk::make(owned.instance(), &order.scratch, &mut || {
         signal = signal.or_else(&mut *interrupted);
@@ -103,7 +105,7 @@ fn launch_in(
         notices.extend(network.notices().iter().cloned());
         machine.keep_network(network);
     }
-    record(owned, RECORDS.machine, &machine_record(backend, &machine))?;
+    record(owned, RECORDS.machine, &machine_record(&*backend, &machine))?;
     let agent = machine
         .take_channel()
         .ok_or(std::io::ErrorKind::NotConnected.into())
@@ -115,11 +117,13 @@ fn launch_in(
                 error,
             )
         })?;
+    let pausing = Pausing::new(backend, machine.take_control());
     notices.extend(checked.notices().iter().cloned());
     notices.dedup();
     Ok(Launched {
         machine,
         agent,
+        pausing,
         notices,
         metadata,
     })

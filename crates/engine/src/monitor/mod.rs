@@ -15,7 +15,7 @@
 //! from the main thread, before other threads exist, because signals are blocked for those that follow.
 
 mod conclude;
-pub(crate) mod control;
+pub mod control;
 mod detached;
 mod disk;
 mod event_loop;
@@ -27,6 +27,7 @@ pub(crate) mod order;
 mod output;
 mod report;
 mod restart;
+pub mod sessions;
 mod terminal;
 
 pub use detached::{HELPER, helper_main};

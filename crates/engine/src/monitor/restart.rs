@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use firebuild_vm::RunDir;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::control::{Answer, Request, Server};
+use super::control::{Answer, Request, Server, Verdict};
 use super::front::Front;
 use super::order::Order;
 use crate::instance::{FORMAT, InstanceError, Owned, RECORDS, RestartPolicy, Restarts};
@@ -98,14 +98,14 @@ pub(super) fn pause(
             server.serve(&mut |request| match request {
                 Request::Stop { .. } | Request::Kill { signal: None } => {
                     stop = true;
-                    Some(Answer::done())
+                    Verdict::Answer(Answer::done())
                 }
                 Request::Restart { .. } => {
                     at_once = true;
-                    Some(Answer::done())
+                    Verdict::Answer(Answer::done())
                 }
-                Request::Wait => None,
-                _ => Some(Answer::refused("it is being restarted")),
+                Request::Wait => Verdict::Later,
+                _ => Verdict::Answer(Answer::refused("it is being restarted")),
             });
         }
         if stop {

@@ -33,7 +33,7 @@ pub fn detached(
     .map_err(|error| Error::caused(RunErrorKind::Kernel, "no kernel for the VM", error))?;
     let Prepared {
         mut record,
-        mut order,
+        order,
         notices: told,
         held: _held,
     } = prepare(
@@ -48,9 +48,6 @@ pub fn detached(
         notices(Notice::Note(text));
     }
     record.detached = true;
-    // Nobody is there to type.
-    record.stdin = false;
-    order.guest.stdin = false;
     let owned = Instances::prepare(paths)
         .and_then(|instances| instances.create(request.name.as_deref(), record))
         .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot record the VM", error))?;

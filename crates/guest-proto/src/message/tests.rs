@@ -171,3 +171,72 @@ fn texts_are_cut_to_one_line() {
     let cut = one_line(&"é".repeat(MAX_TEXT_BYTES));
     assert!(cut.len() <= MAX_TEXT_BYTES && cut.len() >= MAX_TEXT_BYTES - 1);
 }
+
+#[test]
+fn sessions_are_written_as_documented() {
+    use crate::session::SessionOrder;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let host = [
+        (
+            HostMessage::Session(SessionOrder {
+                session: 1,
+                input: 64,
+                stdout: 65,
+                stderr: 69,
+            }),
+            r#"{"type":"session","session":1,"input":64,"stdout":65,"stderr":69}"#,
+        ),
+        (
+            HostMessage::SessionSignal {
+                session: 1,
+                signal: Signal::TERM,
+            },
+            r#"{"type":"session-signal","session":1,"signal":15}"#,
+        ),
+        (
+            HostMessage::SessionWindowSize {
+                session: 1,
+                size: WindowSize {
+                    rows: 24,
+                    columns: 80,
+                },
+            },
+            r#"{"type":"session-window-size","session":1,"size":{"rows":24,"columns":80}}"#,
+        ),
+        (
+            HostMessage::SessionClose { session: 1 },
+            r#"{"type":"session-close","session":1}"#,
+        ),
+        (
+            HostMessage::Clock { unix_ns: 5 },
+            r#"{"type":"clock","unix_ns":5}"#,
+        ),
+    ];
+    for (message, expected) in host {
+        let bytes = message.encode().unwrap();
+        assert_eq!(HostMessage::decode(&bytes).unwrap(), message);
+        assert_eq!(text(bytes), expected);
+    }
+    let guest = [
+        (
+            GuestMessage::SessionStarted { session: 1, pid: 9 },
+            r#"{"type":"session-started","session":1,"pid":9}"#,
+        ),
+        (
+            GuestMessage::SessionEnded {
+                session: 1,
+                record: ExitRecord {
+                    status: ExitStatus::Exited { code: 3 },
+                    oom_killed: false,
+                    finished_unix_ns: 7,
+                },
+            },
+            r#"{"type":"session-ended","session":1,"record":{"status":{"kind":"exited","code":3},"oom_killed":false,"finished_unix_ns":7}}"#,
+        ),
+    ];
+    for (message, expected) in guest {
+        let bytes = message.encode().unwrap();
+        assert_eq!(GuestMessage::decode(&bytes).unwrap(), message);
+        assert_eq!(text(bytes), expected);
+    }
+}

@@ -256,7 +256,19 @@ fn messages_have_their_place() {
         level: MessageLevel::Debug,
         text: String::new(),
     };
-    let wrong: [&[&GuestMessage]; 7] = [
+    // Of a session that nobody has opened.
+    let ended = GuestMessage::SessionEnded {
+        session: 1,
+        record: ExitRecord {
+            status: ExitStatus::Exited { code: 0 },
+            oom_killed: false,
+            finished_unix_ns: 0,
+        },
+    };
+    let begun = GuestMessage::SessionStarted { session: 0, pid: 1 };
+    let wrong: [&[&GuestMessage]; 9] = [
+        &[&hello, &ended],
+        &[&hello, &begun],
         &[&GuestMessage::ConfigAck],
         &[&log],
         &[&exit],

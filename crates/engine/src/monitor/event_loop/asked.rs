@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use firebuild_guest_proto::Signal;
 
 use super::{EndedBy, EventLoop, Phase, WINCH};
-use crate::monitor::control::{Answer, Request};
+use crate::monitor::control::{Answer, NewSession, Request, SessionKind, Verdict};
 use crate::monitor::front::SignalMeaning;
 use crate::monitor::terminal;
 use crate::stop::grace_of;
@@ -72,63 +72,108 @@ impl EventLoop<'_, '_> {
             return;
         };
         server.serve(&mut |request| self.request(&request));
+        let new = server.take_sessions();
         self.server = Some(server);
+        self.new_sessions(new);
     }
 
-    fn request(&mut self, request: &Request) -> Option<Answer> {
+    fn request(&mut self, request: &Request) -> Verdict {
         let number = match request {
+            Request::Wait => return Verdict::Later,
+            Request::Session | Request::Attach => return self.may_stay(request),
+            Request::Pause => return Verdict::Answer(self.pause(true)),
+            Request::Unpause => return Verdict::Answer(self.pause(false)),
+            Request::MmdsGet | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
+                return Verdict::Answer(self.mmds(request));
+            }
             Request::Stop { signal, .. }
             | Request::Restart { signal, .. }
             | Request::Kill { signal } => *signal,
-            Request::MmdsGet | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
-                return Some(self.mmds(request));
-            }
-            Request::Wait => return None,
         };
         let signal = match number.map(Signal::from_number) {
-            Some(None) => return Some(Answer::refused("there is no such signal")),
+            Some(None) => return Verdict::Answer(Answer::refused("there is no such signal")),
             Some(Some(signal)) => Some(signal),
             None => None,
         };
-        match request {
+        Verdict::Answer(match request {
             Request::Stop { grace_ms, .. } => {
                 self.again = false;
                 self.stop(Duration::from_millis(*grace_ms), signal);
+                Answer::done()
             }
             Request::Restart { grace_ms, .. } => {
                 self.again = true;
                 self.stop(Duration::from_millis(*grace_ms), signal);
+                Answer::done()
             }
-            Request::Kill { .. } => match signal {
-                None => {
-                    self.again = false;
+            _ => self.kill(signal),
+        })
+    }
+
+    fn kill(&mut self, signal: Option<Signal>) -> Answer {
+        match signal {
+            None => {
+                self.again = false;
+                self.stopped = true;
+                self.end(EndedBy::Kill);
+            }
+            Some(Signal::KILL) if self.phase == Phase::Booting => self.end(EndedBy::Kill),
+            Some(_) if self.phase == Phase::Booting => {
+                return Answer::refused("its application does not run yet");
+            }
+            Some(signal) => {
+                // As in Docker: what these end stays ended.
+                let stop_signal = &self.owned.instance().record().stop_signal;
+                if signal == Signal::KILL || signal.to_string() == *stop_signal {
                     self.stopped = true;
-                    self.end(EndedBy::Kill);
                 }
-                Some(_) if self.phase == Phase::Booting => {
-                    if signal == Some(Signal::KILL) {
-                        self.end(EndedBy::Kill);
-                    } else {
-                        return Some(Answer::refused("its application does not run yet"));
+                if signal == Signal::KILL {
+                    // One whose processors stand would never hear of it.
+                    if self.paused {
+                        self.pause(false);
                     }
+                    self.deadline_within(REPORT);
                 }
-                Some(signal) => {
-                    // As in Docker: what these end stays ended.
-                    let stop_signal = &self.owned.instance().record().stop_signal;
-                    if signal == Signal::KILL || signal.to_string() == *stop_signal {
-                        self.stopped = true;
-                    }
-                    if signal == Signal::KILL {
-                        self.deadline_within(REPORT);
-                    }
-                    if let Err(error) = self.agent.signal(signal) {
-                        self.fault(&error);
-                    }
+                if let Err(error) = self.agent.signal(signal) {
+                    self.fault(&error);
                 }
-            },
-            _ => {}
+            }
         }
-        Some(Answer::done())
+        Answer::done()
+    }
+
+    /// Whether a connection may become a client's.
+    fn may_stay(&self, request: &Request) -> Verdict {
+        let refused = |problem: &str| Verdict::Answer(Answer::refused(problem));
+        if !self.sessions.has_room() {
+            return refused("too many commands work with it already; end some of them");
+        }
+        match request {
+            Request::Attach if self.phase < Phase::Exited => Verdict::Session(SessionKind::Attach),
+            Request::Session if self.paused => {
+                refused("it is paused; let it go on with 'firebuild unpause' first")
+            }
+            Request::Session if self.agent.takes_sessions() => Verdict::Session(SessionKind::Guest),
+            _ if self.phase == Phase::Booting => refused("its application does not run yet"),
+            _ => refused("its application does not run any more"),
+        }
+    }
+
+    fn new_sessions(&mut self, new: Vec<NewSession>) {
+        for NewSession {
+            kind,
+            socket,
+            early,
+        } in new
+        {
+            match kind {
+                SessionKind::Attach => self.sessions.attach(socket, &early),
+                SessionKind::Guest => {
+                    // A guest that takes no messages gets no session: the connection is closed.
+                    let _ = self.sessions.open(socket, &early, &mut self.agent);
+                }
+            }
+        }
     }
 
     /// Asks the application to end, and sees to it that it does.
@@ -137,6 +182,9 @@ impl EventLoop<'_, '_> {
         if self.phase == Phase::Booting {
             self.end(EndedBy::Kill);
             return;
+        }
+        if self.paused {
+            self.pause(false);
         }
         let asked = match signal {
             None => self.agent.shutdown(grace),

@@ -10,6 +10,7 @@ use super::EventLoop;
 use crate::log_file::{LogWriter, Stream};
 use crate::monitor::front::Notice;
 use crate::monitor::output::Output;
+use crate::monitor::sessions::Sessions;
 
 /// Bytes of the caller's input read in one go.
 const INPUT: usize = 64 << 10;
@@ -20,20 +21,17 @@ impl EventLoop<'_, '_> {
         let stdout = take(
             self.agent.stdout(),
             Stream::Stdout,
-            self.front.stdout.as_ref(),
+            self.front.stdout.as_ref().filter(|_| !self.give_up),
+            &mut self.sessions,
             &mut self.log,
-            self.give_up,
         );
-        let stderr = {
-            let front = self.front.stderr.as_ref();
-            take(
-                self.agent.stderr(),
-                Stream::Stderr,
-                front,
-                &mut self.log,
-                self.give_up,
-            )
-        };
+        let stderr = take(
+            self.agent.stderr(),
+            Stream::Stderr,
+            self.front.stderr.as_ref().filter(|_| !self.give_up),
+            &mut self.sessions,
+            &mut self.log,
+        );
         for (taken, is_stdout) in [(&stdout, true), (&stderr, false)] {
             match (taken, is_stdout) {
                 (Taken::Bytes(count), true) => self.agent.consume_stdout(*count),
@@ -102,24 +100,26 @@ fn take(
     incoming: Incoming<'_>,
     stream: Stream,
     front: Option<&Output>,
+    attached: &mut Sessions,
     log: &mut Option<LogWriter>,
-    give_up: bool,
 ) -> Taken {
     let Incoming::Bytes(bytes) = incoming else {
         return Taken::Nothing;
     };
-    let mut bytes = bytes;
+    let mut room = attached.room(stream);
     match front {
-        Some(front) if front.is_broken() && !give_up => return Taken::Stop,
-        Some(front) if !give_up => {
-            bytes = &bytes[..bytes.len().min(front.room())];
-            front.push(bytes);
-        }
-        _ => {}
+        Some(front) if front.is_broken() => return Taken::Stop,
+        Some(front) => room = room.min(front.room()),
+        None => {}
     }
+    let bytes = &bytes[..bytes.len().min(room)];
     if bytes.is_empty() {
         return Taken::Nothing;
     }
+    if let Some(front) = front {
+        front.push(bytes);
+    }
+    attached.output(stream, bytes);
     match log.as_mut().map(|log| log.write(stream, bytes)) {
         Some(Err(error)) => Taken::LogFailed(bytes.len(), error),
         _ => Taken::Bytes(bytes.len()),
