@@ -4,13 +4,13 @@
     reason = "helpers of tests: what fails here fails the test"
 )]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::{Done, Home, missing, run, skip, static_program};
+use firebuild_e2e::{Done, Home, Terminal, missing, run, skip, static_program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -411,88 +411,41 @@ fn a_reader_that_leaves_ends_the_writer() {
 
 #[test]
 fn a_terminal_is_raw_while_the_guest_has_one() {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-
     let Some(home) = home("a_terminal_is_raw_while_the_guest_has_one") else {
         return;
     };
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let controller = openpt(flags).unwrap();
-    grantpt(&controller).unwrap();
-    unlockpt(&controller).unwrap();
-    let terminal = ioctl_tiocgptpeer(&controller, flags).unwrap();
-    let resize = |rows, columns| {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&terminal, size).unwrap();
-    };
-    resize(33, 99);
-    let is_cooked = || {
-        let modes = tcgetattr(&terminal).unwrap().local_modes;
-        modes.contains(LocalModes::ICANON | LocalModes::ECHO)
-    };
-    assert!(is_cooked());
+    let mut terminal = Terminal::new(33, 99);
+    assert!(terminal.is_cooked());
     let mut command: Command = home.command(vm(&["--rm", "-t"], &["sh"]));
     let mut child = command
-        .stdin(terminal.try_clone().unwrap())
-        .stdout(terminal.try_clone().unwrap())
+        .stdin(terminal.end())
+        .stdout(terminal.end())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();
-    let mut screen = std::fs::File::from(controller);
-    let mut seen = String::new();
-    let mut expect = |screen: &mut std::fs::File, wanted: &str| {
-        let mut buffer = [0; 1024];
-        while !seen.contains(wanted) {
-            let mut fds = [PollFd::new(&*screen, PollFlags::IN)];
-            let ready = poll(
-                &mut fds,
-                Some(&Timespec {
-                    tv_sec: 60,
-                    tv_nsec: 0,
-                }),
-            )
-            .unwrap();
-            assert!(ready > 0, "{wanted:?} did not come:\n{seen}");
-            let count = screen.read(&mut buffer).unwrap();
-            assert!(count > 0, "{wanted:?} did not come:\n{seen}");
-            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-        seen.clear();
-    };
-    expect(&mut screen, "# ");
-    assert!(!is_cooked());
-    screen
-        .write_all(b"busybox stty size; echo TERM=$TERM.\n")
-        .unwrap();
-    expect(&mut screen, "33 99");
-    expect(&mut screen, "TERM=xterm.");
-    resize(44, 111);
+    terminal.expect("# ");
+    assert!(!terminal.is_cooked());
+    terminal.type_in("busybox stty size; echo TERM=$TERM.\n");
+    terminal.expect("33 99");
+    terminal.expect("TERM=xterm.");
+    terminal.resize(44, 111);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, Signal::WINCH).unwrap();
-    screen
-        .write_all(
-            b"until busybox stty size | busybox grep '44 111'; do sleep 0.1; done; echo al''l\n",
-        )
-        .unwrap();
-    expect(&mut screen, "all");
-    screen.write_all(b"sleep 1000\n").unwrap();
-    expect(&mut screen, "sleep 1000");
+    terminal.type_in(
+        "until busybox stty size | busybox grep '44 111'; do sleep 0.1; done; echo al''l\n",
+    );
+    terminal.expect("all");
+    terminal.type_in("sleep 1000\n");
+    terminal.expect("sleep 1000");
     std::thread::sleep(Duration::from_millis(500));
-    screen.write_all(b"\x03").unwrap();
-    expect(&mut screen, "# ");
-    screen.write_all(b"echo code-$?\n").unwrap();
-    expect(&mut screen, "code-130");
-    screen.write_all(b"exit 3\n").unwrap();
+    terminal.type_in("\x03");
+    terminal.expect("# ");
+    terminal.type_in("echo code-$?\n");
+    terminal.expect("code-130");
+    terminal.type_in("exit 3\n");
     assert_eq!(child.wait().unwrap().code(), Some(3));
-    assert!(is_cooked());
+    assert!(terminal.is_cooked());
     assert_nothing_left(&home);
 }
 

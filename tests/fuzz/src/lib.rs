@@ -10,30 +10,36 @@
 )]
 
 mod choices;
+mod control;
 mod dockerfile;
 mod expand;
 mod frame;
 mod graph;
 mod ignore;
 mod images;
+mod sessions;
 mod tar;
 
+pub use control::control;
 pub use dockerfile::dockerfile;
 pub use expand::expand;
 pub use frame::frame;
 pub use graph::graph;
 pub use ignore::ignore;
+pub use sessions::sessions;
 pub use tar::tar;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
+    ("control", control),
     ("dockerfile", dockerfile),
     ("expand", expand),
     ("frame", frame),
     ("graph", graph),
     ("ignore", ignore),
+    ("sessions", sessions),
     ("tar", tar),
 ];

@@ -46,4 +46,4 @@ macro_rules! replays {
     };
 }
 
-replays!(dockerfile expand frame graph ignore tar);
+replays!(control dockerfile expand frame graph ignore sessions tar);
