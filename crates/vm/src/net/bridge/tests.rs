@@ -226,3 +226,41 @@ fn another_namespace_is_entered_by_its_path() {
         assert_eq!((left, dir.exists()), (Seen::default(), false));
     });
 }
+
+#[test]
+fn concurrent_starts_get_addresses_of_their_own() {
+    in_own_network("concurrent_starts_get_addresses_of_their_own", || {
+        // The thread's own namespace, by a path that others can open.
+        let own = format!("/proc/self/task/{}/ns/net", rustix::thread::gettid());
+        let own = Path::new(&own);
+        let machines: Vec<String> = (0..24).map(|index| format!("{index:012x}")).collect();
+        // Twice, so that the network is made anew after it has gone.
+        for _ in 0..2 {
+            let joined: Vec<Joined> = std::thread::scope(|scope| {
+                let starts: Vec<_> = machines
+                    .iter()
+                    .map(|id| {
+                        let wanted = Wanted {
+                            netns: Some(own),
+                            ..wanted(id, &[])
+                        };
+                        scope.spawn(move || join(&wanted).unwrap())
+                    })
+                    .collect();
+                starts
+                    .into_iter()
+                    .map(|start| start.join().unwrap())
+                    .collect()
+            });
+            let mut addresses: Vec<String> = joined.iter().map(address).collect();
+            addresses.sort();
+            addresses.dedup();
+            assert_eq!(addresses.len(), machines.len());
+            std::thread::scope(|scope| {
+                for one in joined {
+                    scope.spawn(move || assert!(one.leave().is_empty()));
+                }
+            });
+        }
+    });
+}
