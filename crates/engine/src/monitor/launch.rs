@@ -117,7 +117,8 @@ fn launch_in(
                 error,
             )
         })?;
-    let pausing = Pausing::new(backend, machine.take_control());
+    let pausing = Pausing::new(backend, machine.take_control())
+        .serving_metadata(checked.spec().mmds.is_some());
     notices.extend(checked.notices().iter().cloned());
     notices.dedup();
     Ok(Launched {

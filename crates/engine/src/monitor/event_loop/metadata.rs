@@ -37,9 +37,15 @@ impl EventLoop<'_, '_> {
                 "the document would be larger than {MAX_METADATA_BYTES} bytes"
             ));
         }
-        if let Err(error) = self.agent.metadata(changed.clone()) {
-            self.fault(&error);
-            return Answer::refused("its guest does not take it");
+        match self.pausing.put_metadata(&changed) {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Err(error) = self.agent.metadata(changed.clone()) {
+                    self.fault(&error);
+                    return Answer::refused("its guest does not take it");
+                }
+            }
+            Err(error) => return Answer::refused(error.to_string()),
         }
         let kept = self.owned.write(RECORDS.metadata, &changed);
         self.metadata = Some(changed);

@@ -1,7 +1,9 @@
-//! Stopping the processors of a machine, and letting them run again.
+//! What goes through the control connection of a VMM: stopping the processors and letting them run again; another metadata
+//! document, where the VMM serves it.
 
 use std::os::fd::OwnedFd;
 
+use firebuild_guest_proto::metadata::Document;
 use firebuild_vm::backend::ControlError;
 use firebuild_vm::{Backend, Control};
 use jiff::Timestamp;
@@ -13,6 +15,8 @@ use crate::monitor::control::Answer;
 /// The control of a VMM, connected when it is first needed.
 pub(crate) struct Pausing {
     backend: Box<dyn Backend>,
+    /// Whether the VMM serves the guest's metadata.
+    serves_metadata: bool,
     connection: Option<OwnedFd>,
     control: Option<Box<dyn Control>>,
 }
@@ -21,8 +25,28 @@ impl Pausing {
     pub(crate) fn new(backend: Box<dyn Backend>, connection: Option<OwnedFd>) -> Self {
         Self {
             backend,
+            serves_metadata: false,
             connection,
             control: None,
+        }
+    }
+
+    /// Says whether the VMM serves the guest's metadata.
+    pub(crate) fn serving_metadata(self, serves_metadata: bool) -> Self {
+        Self {
+            serves_metadata,
+            ..self
+        }
+    }
+
+    /// Gives the VMM another metadata document, where it is the one who serves it; whether it is.
+    pub(super) fn put_metadata(&mut self, document: &Document) -> Result<bool, ControlError> {
+        if !self.serves_metadata {
+            return Ok(false);
+        }
+        match self.control()? {
+            Some(control) => control.put_metadata(&document.clone().into()),
+            None => Ok(false),
         }
     }
 
