@@ -12,7 +12,9 @@ use firebuild_rootfs::tar::{self, Limits, ReadOptions, Whiteouts, looks_like_tar
 use firebuild_rootfs::tree::Opened;
 use firebuild_store::Store;
 
+use crate::cancel::Cancel;
 use crate::copy::{CopyError, CopyErrorKind};
+use crate::stoppable::StoppableRead;
 
 /// Bytes that tell what a file is: a tar header.
 pub(crate) const HEAD: usize = 512;
@@ -49,12 +51,14 @@ pub(crate) fn open(
     name: &[u8],
     opened: &Opened,
     size: u64,
+    cancel: &Cancel,
 ) -> Result<Option<Layer>, CopyError> {
     let reader = Reader {
         opened,
         position: 0,
         size,
     };
+    let reader = StoppableRead::new(reader, cancel);
     match unpack(store, io::BufReader::with_capacity(256 << 10, reader)) {
         Ok(found) => Ok(found.map(|(_, layer)| layer)),
         Err(error) => Err(CopyError::caused(
@@ -81,6 +85,7 @@ pub(crate) fn unpack(store: &Store, reader: impl BufRead) -> io::Result<Option<(
     let mut head = Vec::with_capacity(HEAD);
     match (&mut plain).take(HEAD as u64).read_to_end(&mut head) {
         Ok(_) if looks_like_tar(&head) => {}
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(error),
         // Also when it cannot be decompressed: it only began like something compressed.
         _ => return Ok(None),
     }
@@ -111,7 +116,10 @@ fn decompressed<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Option<Box<dyn
     Ok(Some(match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(lzma_rust2::XzReader::new(reader, true)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let watched = crate::xz::Watched::new(reader);
+            Box::new(lzma_rust2::XzReader::new(watched, true))
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(reader)?),
         head if looks_like_tar(head.get(..HEAD).unwrap_or_default()) => Box::new(reader),
         _ => return Ok(None),

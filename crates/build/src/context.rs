@@ -19,7 +19,9 @@ use firebuild_rootfs::walk::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::cancel::Cancel;
 use crate::solve::ContextDir;
+use crate::stoppable::stopped;
 
 /// Younger changes cannot be told apart by the clock of every file system.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -57,6 +59,7 @@ pub struct Files {
     /// What files without a settled stamp were when they were hashed.
     hashed: Mutex<HashMap<Arc<Path>, Stamp>>,
     memory: Memory,
+    cancel: Cancel,
 }
 
 /// A context that cannot be read.
@@ -79,6 +82,9 @@ pub enum ContextError {
         /// Why.
         source: WalkError,
     },
+    /// The build was stopped.
+    #[error("the build was stopped")]
+    Stopped,
     /// The ignore file is malformed.
     #[error("cannot use {file}")]
     Ignore {
@@ -91,11 +97,11 @@ pub enum ContextError {
 
 impl Files {
     /// Scans a directory. `memory` is a file that keeps digests between builds; it is made where it is missing, and a
-    /// damaged one is as good as none.
+    /// damaged one is as good as none. `cancel` ends the scan, and later the hashing.
     ///
     /// # Errors
-    /// When the directory or its ignore file cannot be read.
-    pub fn scan(dir: &ContextDir, memory: &Path) -> Result<Self, ContextError> {
+    /// When the directory or its ignore file cannot be read, or the build was stopped.
+    pub fn scan(dir: &ContextDir, memory: &Path, cancel: &Cancel) -> Result<Self, ContextError> {
         let ignore = match &dir.ignore {
             None => IgnorePatterns::default(),
             Some((file, text)) => {
@@ -117,6 +123,9 @@ impl Files {
         let settled = settled.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(0));
         let mut stamps = HashMap::new();
         let mut filter = |found: &Found<'_>| {
+            if cancel.is_raised() {
+                return Verdict::Leave;
+            }
             if ignore.is_ignored(found.path) {
                 let below = found.kind == FoundKind::Dir && !ignore.skips_below(found.path);
                 return if below {
@@ -148,6 +157,9 @@ impl Files {
             path: path(),
             source,
         })?;
+        if cancel.is_raised() {
+            return Err(ContextError::Stopped);
+        }
         Ok(Self {
             tree: Arc::new(tree),
             ignore,
@@ -156,6 +168,7 @@ impl Files {
             digests: Mutex::default(),
             hashed: Mutex::default(),
             memory: Memory::load(memory),
+            cancel: cancel.clone(),
         })
     }
 
@@ -165,7 +178,7 @@ impl Files {
     /// When the file cannot be read or is not what it was at the scan.
     pub fn hash(&self, content: &Content) -> io::Result<[u8; 32]> {
         let Source::Path(path) = &content.source else {
-            return hash(&self.contents.open(content)?, content.size);
+            return hash(&self.contents.open(content)?, content.size, &self.cancel);
         };
         if let Some(known) = lock(&self.digests).get(path) {
             return Ok(*known);
@@ -182,7 +195,7 @@ impl Files {
                     }
                     _ => {}
                 }
-                let digest = hash(&opened, content.size)?;
+                let digest = hash(&opened, content.size, &self.cancel)?;
                 if let Some(stamp) = stamp {
                     self.memory.put(*stamp, digest);
                 }
@@ -288,11 +301,14 @@ fn changed(path: &Path) -> io::Error {
 }
 
 /// SHA-256 of opened content.
-pub(crate) fn hash(opened: &Opened, size: u64) -> io::Result<[u8; 32]> {
+pub(crate) fn hash(opened: &Opened, size: u64, cancel: &Cancel) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
     let mut position = 0;
     while position < size {
+        if cancel.is_raised() {
+            return Err(stopped());
+        }
         let count = buffer
             .len()
             .min(usize::try_from(size - position).unwrap_or(usize::MAX));

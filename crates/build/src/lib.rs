@@ -36,4 +36,6 @@ pub mod remote_cache;
 pub mod resolve;
 pub mod sandbox;
 pub mod solve;
+mod stoppable;
 pub mod transfer;
+mod xz;

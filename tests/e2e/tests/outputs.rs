@@ -397,6 +397,91 @@ fn short_forms_say_what_they_need() {
     let _ = home.fb(["image", "config", "t/x:1"]).ok();
 }
 
+/// A destination that is a device, a pipe or a link stays what it is.
+#[test]
+fn devices_pipes_and_links_are_written_through() {
+    let name = "devices_pipes_and_links_are_written_through";
+    if lacks(name, &["tar", "mkfifo", "timeout"]) {
+        return;
+    }
+    let home = Home::new();
+    let context = context(&home);
+    let here = home.path();
+    let fb = firebuild_e2e::firebuild().display().to_string();
+    let build = format!("{fb} build -q {context}");
+    let run = |script: &str| {
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(here)
+            .env("FIREBUILD_HOME", here.join("home"));
+        run(&mut shell, Duration::from_secs(60))
+    };
+    // Devices of our own, so that a failure harms nobody.
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        let _ = sh(here, "mknod -m 666 null c 1 3; mknod -m 666 full c 1 7");
+        for kind in ["tar", "oci", "docker", "initrd"] {
+            let _ = run(&format!("{build} -o type={kind},dest=null; test -c null")).ok();
+            let full = run(&format!("{build} -o type={kind},dest=full")).exits(1);
+            assert!(full.err().contains("No space left"), "{}", full.err());
+        }
+        for kind in ["ext4", "erofs"] {
+            let refused = run(&format!("{build} -o type={kind},dest=null")).exits(1);
+            assert!(refused.err().contains("is a device"), "{}", refused.err());
+        }
+        let _ = run(&format!("{build} --iidfile null --metadata-file null --timeline null; test -c null; test -c full")).ok();
+    }
+    let _ = run(&format!(
+        "mkfifo pipe; (timeout 50 tar -tf pipe > list) & {build} -o type=tar,dest=pipe; wait; test -p pipe; grep -x sub/a list"
+    ))
+    .ok();
+    let _ = run(&format!(
+        "{build} -o type=tar,dest=>(tar -t > list2); sleep 1; grep -x sub/a list2; \
+         {build} -o type=tar,dest=/dev/stdout | tar -t | grep -x sub/a; \
+         {build} --metadata-file /dev/stderr 2>&1 | grep -q containerimage.digest; \
+         {build} --metadata-file /dev/stdout > redirected; grep -q containerimage.digest redirected; test -L /dev/stdout"
+    ))
+    .ok();
+    // A link to a file leads to it, and is still a link then.
+    let _ = run(&format!(
+        "mkdir far; echo old > far/x.tar; ln -s far/x.tar link; {build} -o type=tar,dest=link; test -L link; tar -tf far/x.tar | grep -x sub/a; \
+         {build} -o type=ext4,dest=link; test -L link; test $(stat -c %s far/x.tar) -gt 100000"
+    ))
+    .ok();
+}
+
+/// The disk fits its content; a size asks for more, in both spellings, and never for less than the content needs.
+#[test]
+fn a_disk_is_as_large_as_it_was_asked_to_be() {
+    let name = "a_disk_is_as_large_as_it_was_asked_to_be";
+    if lacks(name, &["e2fsck"]) {
+        return;
+    }
+    let home = Home::new();
+    let context = home.context(
+        "ctx",
+        &[
+            ("Dockerfile", b"FROM scratch\nCOPY data /\n"),
+            ("data", &vec![7; 9 << 20]),
+        ],
+    );
+    let context = context.display().to_string();
+    let dest = home.path().join("x.ext4");
+    let spec = format!("type=ext4,dest={}", dest.display());
+    let size = |more: &[&str]| {
+        let args = [&["build", "-q", "-o", &spec], more, &[&context]].concat();
+        let _ = home.fb(args).ok();
+        let _ = sh(home.path(), "e2fsck -fn x.ext4");
+        fs_err::metadata(&dest).expect("it was written").len() >> 20
+    };
+    let fitting = size(&[]);
+    assert!((9..40).contains(&fitting), "{fitting} MiB for 9");
+    assert_eq!(size(&["--size", "96M"]), 96);
+    assert_eq!(size(&["--filesystem-size-mbs=500"]), 500);
+    assert_eq!(size(&["--size", "1M"]), fitting);
+}
+
 /// What is built with an epoch is the same on another day, elsewhere, in a store that never saw it.
 #[test]
 fn the_same_input_gives_the_same_bytes() {

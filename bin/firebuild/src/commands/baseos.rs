@@ -68,6 +68,7 @@ fn from_dockerfile(
     let mut request = build::Request::new(PathBuf::new());
     request.context = None;
     request.dockerfile = Some(source::dockerfile(file)?);
+    build::take_stdin(paths, &mut request, cancel).map_err(rootfs::failure)?;
     let tag = match &args.tag {
         Some(tag) => rootfs::parse_tag(tag)?,
         None => {

@@ -1,9 +1,8 @@
 //! Outputs of a build: what was asked for, and files and lines that tell what came of it.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
 
-use firebuild_engine::build::{BuildReport, Output, OutputKind, OutputReport};
+use firebuild_engine::build::{self, BuildReport, Output, OutputKind, OutputReport};
 use firebuild_oci::{Descriptor, Reference};
 use serde_json::{Map, Value, json};
 
@@ -167,30 +166,12 @@ fn metadata(report: &BuildReport) -> Value {
 /// Writes the files that tell what came of a build.
 pub(super) fn files(args: &RootfsArgs, report: &BuildReport) -> Result<(), Failure> {
     if let Some(path) = &args.iidfile {
-        whole(path, image_id(report).as_bytes())?;
+        build::write_file(path, image_id(report).as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(report))
             .map_err(|error| Failure::new(error.to_string()))?;
-        whole(path, format!("{text}\n").as_bytes())?;
+        build::write_file(path, format!("{text}\n").as_bytes())?;
     }
-    Ok(())
-}
-
-/// Writes a file beside its place and renames it: whoever waits for it never sees half of it.
-fn whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    // A device or a pipe is written to as it is.
-    if path.exists() && !path.is_file() {
-        fs_err::write(path, bytes)?;
-        return Ok(());
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let aside = path.with_file_name(name);
-    fs_err::write(&aside, bytes)
-        .and_then(|()| fs_err::rename(&aside, path))
-        .inspect_err(|_| {
-            let _ = fs_err::remove_file(&aside);
-        })?;
     Ok(())
 }

@@ -4,7 +4,12 @@ use firebuild_rootfs::dump::tree_to_text;
 use firebuild_rootfs::tree::{Content, Contents as _, Kind};
 
 use super::{ContextError, Files, RECORD, Stamp, decode, encode};
+use crate::cancel::Cancel;
 use crate::solve::ContextDir;
+
+fn scan(dir: &ContextDir, memory: &Path) -> Result<Files, ContextError> {
+    Files::scan(dir, memory, &Cancel::new().unwrap())
+}
 
 fn dir(path: &Path, ignore: &str) -> ContextDir {
     let ignore = (!ignore.is_empty()).then(|| (".dockerignore".to_owned(), ignore.to_owned()));
@@ -57,7 +62,7 @@ fn records_come_back() {
 fn ignored_files_are_not_there_and_all_belongs_to_root() {
     let temp = sample();
     let ignore = "# a comment\ntarget\n**/*.md\n!docs/keep.md\n";
-    let files = Files::scan(
+    let files = scan(
         &dir(&temp.path().join("context"), ignore),
         &temp.path().join("memory"),
     )
@@ -89,7 +94,7 @@ fn ignored_files_are_not_there_and_all_belongs_to_root() {
 fn an_exception_brings_back_the_directories_on_the_way() {
     let temp = sample();
     let ignore = "*\n!src/gen/x.rs\n";
-    let files = Files::scan(
+    let files = scan(
         &dir(&temp.path().join("context"), ignore),
         &temp.path().join("memory"),
     )
@@ -113,7 +118,7 @@ fn content_is_hashed_by_many_threads_and_read() {
         )
         .unwrap();
     }
-    let files = Files::scan(
+    let files = scan(
         &dir(&temp.path().join("context"), ""),
         &temp.path().join("memory"),
     )
@@ -150,7 +155,7 @@ fn content_is_hashed_by_many_threads_and_read() {
 fn fresh_files_are_never_remembered() {
     let temp = sample();
     let memory = temp.path().join("memory");
-    let files = Files::scan(&dir(&temp.path().join("context"), ""), &memory).unwrap();
+    let files = scan(&dir(&temp.path().join("context"), ""), &memory).unwrap();
     files.hash(&content(&files, "a.txt")).unwrap();
     files.save();
     assert!(!memory.exists());
@@ -165,7 +170,7 @@ fn settled_files_are_answered_from_memory() {
     );
     let temp = tempfile::tempdir().unwrap();
     let memory = temp.path().join("not/yet/there");
-    let files = Files::scan(&context, &memory).unwrap();
+    let files = scan(&context, &memory).unwrap();
     let real = files.hash(&content(&files, "Cargo.toml")).unwrap();
     files.save();
     let mut bytes = fs_err::read(&memory).unwrap();
@@ -174,19 +179,19 @@ fn settled_files_are_answered_from_memory() {
     // What the memory says is taken for true as long as the stamp is the same.
     bytes[RECORD - 32..].fill(9);
     fs_err::write(&memory, &bytes).unwrap();
-    let files = Files::scan(&context, &memory).unwrap();
+    let files = scan(&context, &memory).unwrap();
     assert_eq!(files.hash(&content(&files, "Cargo.toml")).unwrap(), [9; 32]);
     // Another size, time or inode is another file.
     for at in [8, 16, 24, 32] {
         let mut other = bytes.clone();
         other[at] ^= 1;
         fs_err::write(&memory, &other).unwrap();
-        let files = Files::scan(&context, &memory).unwrap();
+        let files = scan(&context, &memory).unwrap();
         assert_eq!(files.hash(&content(&files, "Cargo.toml")).unwrap(), real);
     }
     // A damaged memory is as good as none.
     fs_err::write(&memory, b"nonsense").unwrap();
-    let files = Files::scan(&context, &memory).unwrap();
+    let files = scan(&context, &memory).unwrap();
     assert_eq!(files.hash(&content(&files, "Cargo.toml")).unwrap(), real);
 }
 
@@ -194,9 +199,9 @@ fn settled_files_are_answered_from_memory() {
 fn what_cannot_be_read_is_named() {
     let temp = sample();
     let memory = temp.path().join("memory");
-    let error = Files::scan(&dir(&temp.path().join("none"), ""), &memory).unwrap_err();
+    let error = scan(&dir(&temp.path().join("none"), ""), &memory).unwrap_err();
     assert!(matches!(error, ContextError::Open { .. }), "{error}");
-    let error = Files::scan(&dir(&temp.path().join("context"), "a\n!\n"), &memory).unwrap_err();
+    let error = scan(&dir(&temp.path().join("context"), "a\n!\n"), &memory).unwrap_err();
     assert_eq!(error.to_string(), "cannot use .dockerignore");
     assert!(
         std::error::Error::source(&error)
@@ -223,7 +228,7 @@ fn the_memory_does_not_grow_with_every_change() {
     }
     fs_err::write(&memory, &bytes).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(3100));
-    let files = Files::scan(&dir(&temp.path().join("context"), ""), &memory).unwrap();
+    let files = scan(&dir(&temp.path().join("context"), ""), &memory).unwrap();
     files.hash(&content(&files, "a.txt")).unwrap();
     files.save();
     let left = fs_err::read(&memory).unwrap();
@@ -235,7 +240,7 @@ fn a_file_that_changes_after_it_was_hashed_is_refused() {
     let temp = sample();
     let context = temp.path().join("context");
     let memory = temp.path().join("memory");
-    let files = Files::scan(&dir(&context, ""), &memory).unwrap();
+    let files = scan(&dir(&context, ""), &memory).unwrap();
     let content = content(&files, "a.txt");
     files.hash(&content).unwrap();
     files.unchanged(&[&content]).unwrap();
@@ -247,4 +252,16 @@ fn a_file_that_changes_after_it_was_hashed_is_refused() {
     fs_err::remove_file(context.join("a.txt")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", context.join("a.txt")).unwrap();
     assert!(files.unchanged(&[&content]).is_err() && files.open(&content).is_err());
+}
+
+#[test]
+fn a_stop_ends_the_scan_and_the_hashing() {
+    let temp = sample();
+    let cancel = Cancel::new().unwrap();
+    let context = dir(&temp.path().join("context"), "");
+    let files = Files::scan(&context, &temp.path().join("memory"), &cancel).unwrap();
+    cancel.raise();
+    assert!(files.hash(&content(&files, "a.txt")).is_err());
+    let stopped = Files::scan(&context, &temp.path().join("memory"), &cancel);
+    assert!(matches!(stopped, Err(ContextError::Stopped)));
 }

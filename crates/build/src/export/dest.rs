@@ -6,32 +6,78 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use firebuild_rootfs::tree::{Content, Contents, Opened};
 use rustix::io::Errno;
 
 use super::{Dest, ExportError};
 use crate::cancel::Cancel;
-use crate::content::StoreContents;
+pub(super) use crate::stoppable::{Stoppable, StoppableContents, StoppableRead, stopped};
+
+/// What a destination leads to. A rename would put a file in the place of a device or of a link, which nobody asked for.
+enum Place {
+    /// A file, or nothing yet, behind all links.
+    File(PathBuf),
+    /// A device, a pipe, or one of the process's own descriptors: it is written to as it is.
+    Through,
+}
+
+fn place(path: &Path) -> Place {
+    // `/dev/stdout` is a link to a descriptor, whatever that is.
+    let is_special = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+    match fs_err::metadata(path) {
+        Ok(meta) if is_special || !(meta.is_file() || meta.is_dir()) => Place::Through,
+        Ok(_) => Place::File(fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned())),
+        Err(_) => Place::File(path.to_owned()),
+    }
+}
+
+/// Opens a destination that is no file, and is none to be.
+pub(super) fn through(path: &Path) -> io::Result<Option<File>> {
+    match place(path) {
+        Place::File(_) => Ok(None),
+        Place::Through => File::options().write(true).open(path).map(Some),
+    }
+}
 
 /// Writes a file beside its destination and renames it when it is whole.
 pub(super) fn beside(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
+    let refused = |why| Err(cannot_write(path, io::Error::other(why)));
     if path.is_dir() {
-        return Err(cannot_write(
-            path,
-            io::Error::other("there is a directory of this name"),
-        ));
+        return refused("there is a directory of this name");
     }
-    let aside = aside(path);
+    let Place::File(real) = place(path) else {
+        return refused("it is a device or a pipe, and this output takes a file");
+    };
+    let aside = aside(&real);
     let result = write(&aside)
         .map_err(|error| error.full_at(path))
-        .and_then(|()| fs_err::rename(&aside, path).map_err(|error| cannot_write(path, error)));
+        .and_then(|()| fs_err::rename(&aside, &real).map_err(|error| cannot_write(path, error)));
     if result.is_err() {
         let _ = fs_err::remove_file(&aside);
     }
     result
+}
+
+/// Writes a small file, which is whole or not there: beside its place, then renamed. A device or a pipe is written to as
+/// it is.
+///
+/// # Errors
+/// When the place cannot be written; the error names it.
+pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(mut file) = through(path)? {
+        return file.write_all(bytes);
+    }
+    let Place::File(real) = place(path) else {
+        return Err(io::Error::other("it is no file any more"));
+    };
+    let aside = aside(&real);
+    fs_err::write(&aside, bytes)
+        .and_then(|()| fs_err::rename(&aside, &real))
+        .inspect_err(|_| {
+            let _ = fs_err::remove_file(&aside);
+        })
 }
 
 /// A name in the same directory that nobody else uses.
@@ -48,13 +94,18 @@ pub(super) fn stream(
     write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     match dest {
-        Dest::Path(path) => beside(path, |aside| {
+        Dest::Path(path) => {
             let failed = |error| cannot_write(path, error);
-            let file = File::create(aside).map_err(failed)?;
-            let mut out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
-            write(&mut out)?;
-            out.flush().map_err(failed)
-        }),
+            let fill = |file| {
+                let mut out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
+                write(&mut out)?;
+                out.flush().map_err(failed)
+            };
+            match through(path).map_err(failed)? {
+                Some(file) => fill(file),
+                None => beside(path, |aside| fill(File::create(aside).map_err(failed)?)),
+            }
+        }
         Dest::Stdout | Dest::Within => {
             let mut out =
                 io::BufWriter::with_capacity(1 << 20, Stoppable::new(io::stdout().lock(), cancel));
@@ -78,83 +129,6 @@ pub(super) fn path_of(dest: &Dest) -> Result<&Path, ExportError> {
 
 pub(super) fn cannot_write(path: &Path, error: io::Error) -> ExportError {
     ExportError::io(format!("cannot write {}", path.display()), error).full_at(path)
-}
-
-/// A writer that refuses once a stop was asked for.
-pub(super) struct Stoppable<W> {
-    inner: W,
-    cancel: Cancel,
-}
-
-impl<W> Stoppable<W> {
-    pub(super) fn new(inner: W, cancel: &Cancel) -> Self {
-        Self {
-            inner,
-            cancel: cancel.clone(),
-        }
-    }
-}
-
-impl<W: Write> Write for Stoppable<W> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.cancel.is_raised() {
-            return Err(stopped());
-        }
-        self.inner.write(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// A reader that refuses once a stop was asked for.
-pub(super) struct StoppableRead<R> {
-    inner: R,
-    cancel: Cancel,
-}
-
-impl<R> StoppableRead<R> {
-    pub(super) fn new(inner: R, cancel: &Cancel) -> Self {
-        Self {
-            inner,
-            cancel: cancel.clone(),
-        }
-    }
-}
-
-impl<R: io::Read> io::Read for StoppableRead<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_raised() {
-            return Err(stopped());
-        }
-        self.inner.read(buffer)
-    }
-}
-
-/// Contents that are no longer given once a stop was asked for, not even the rest of a long file.
-pub(super) struct StoppableContents<'a> {
-    pub(super) inner: StoreContents<'a>,
-    pub(super) cancel: &'a Cancel,
-}
-
-impl Contents for StoppableContents<'_> {
-    fn open(&self, content: &Content) -> io::Result<Opened> {
-        self.check()?;
-        self.inner.open(content)
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.cancel.is_raised() {
-            return Err(stopped());
-        }
-        Ok(())
-    }
-}
-
-/// Not `Interrupted`: that would be tried again.
-pub(super) fn stopped() -> io::Error {
-    io::Error::other("stopped")
 }
 
 /// Copies an image with its holes: as a clone where the file system can, else range by range.

@@ -16,6 +16,7 @@ use super::compress::squeeze_whole;
 use super::dest::{StoppableContents, beside, cannot_write, path_of, stream};
 use super::{Compression, Dest, ExportError, ExportErrorKind, Packing};
 use crate::cancel::Cancel;
+use crate::content::StoreContents;
 
 fn unfit(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> ExportError {
     ExportError::caused(ExportErrorKind::Content, what, error)
@@ -36,7 +37,7 @@ pub(super) fn at_epoch(mut tree: Arc<Tree>, epoch: Option<i64>) -> Arc<Tree> {
 /// Writes all files as one tar.
 pub(super) fn write_tar(
     tree: &Tree,
-    contents: &StoppableContents<'_>,
+    contents: &StoppableContents<'_, StoreContents<'_>>,
     dest: &Dest,
 ) -> Result<(), ExportError> {
     let options = tar::WriteOptions {
@@ -53,7 +54,7 @@ pub(super) fn write_tar(
 /// Writes all files into a directory; they belong to who runs this. With `delete` it then holds nothing else.
 pub(super) fn write_dir(
     mut tree: Arc<Tree>,
-    contents: &StoppableContents<'_>,
+    contents: &StoppableContents<'_, StoreContents<'_>>,
     dest: &Dest,
     delete: bool,
 ) -> Result<(), ExportError> {
@@ -120,7 +121,7 @@ fn remove_others(path: &Path, tree: &Tree, dir: InodeId, cancel: &Cancel) -> io:
 /// Writes all files as an initrd. Gives what a person should know about it.
 pub(super) fn write_initrd(
     tree: &Tree,
-    contents: &StoppableContents<'_>,
+    contents: &StoppableContents<'_, StoreContents<'_>>,
     dest: &Dest,
     packing: Packing,
 ) -> Result<Vec<String>, ExportError> {
@@ -176,7 +177,7 @@ fn boots(tree: &Tree) -> bool {
 /// Writes all files as an EROFS image.
 pub(super) fn write_erofs(
     tree: &Tree,
-    contents: &StoppableContents<'_>,
+    contents: &StoppableContents<'_, StoreContents<'_>>,
     dest: &Dest,
     epoch: Option<i64>,
 ) -> Result<(), ExportError> {

@@ -7,7 +7,7 @@ use firebuild_oci::layout::{CONTAINERD_NAME, LayoutError, LayoutWriter, REF_NAME
 use firebuild_oci::{Descriptor, Index, Reference};
 use serde::Serialize;
 
-use super::dest::{Stoppable, StoppableRead, beside, cannot_write};
+use super::dest::{Stoppable, StoppableRead, beside, cannot_write, through};
 use super::packed::Packed;
 use super::{Dest, ExportError, ExportErrorKind, Output, OutputKind};
 use crate::cancel::Cancel;
@@ -34,12 +34,20 @@ pub(super) fn write(
         OutputKind::Docker { tar: true } | OutputKind::Oci { tar: true }
     );
     match &output.dest {
-        Dest::Path(path) if as_tar => beside(path, |aside| {
-            let file = File::create(aside).map_err(|error| cannot_write(path, error))?;
-            let out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
-            let writer = LayoutWriter::archive(Box::new(out)).map_err(failed)?;
-            fill(packed, names, docker, writer, cancel)
-        }),
+        Dest::Path(path) if as_tar => {
+            let unwritable = |error| cannot_write(path, error);
+            let archive = |file| {
+                let out = io::BufWriter::with_capacity(1 << 20, Stoppable::new(file, cancel));
+                let writer = LayoutWriter::archive(Box::new(out)).map_err(failed)?;
+                fill(packed, names, docker, writer, cancel)
+            };
+            match through(path).map_err(unwritable)? {
+                Some(file) => archive(file),
+                None => beside(path, |aside| {
+                    archive(File::create(aside).map_err(unwritable)?)
+                }),
+            }
+        }
         Dest::Path(path) => {
             let writer = LayoutWriter::directory(path).map_err(failed)?;
             fill(packed, names, docker, writer, cancel).map_err(|error| error.full_at(path))

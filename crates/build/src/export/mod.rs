@@ -15,6 +15,7 @@ mod rewrite;
 mod write;
 
 pub(crate) use compress::compressed;
+pub use dest::write_file;
 pub use disk::{disk, disk_key};
 pub use image::{ImageRecord, image, publish};
 pub(crate) use image::{of_image, publish_bytes, source_annotation};

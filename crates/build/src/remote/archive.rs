@@ -1,18 +1,20 @@
 //! Archives as build contexts: a file, standard input, or a fetched document.
 
 use std::io::{self, BufReader, Cursor, Read};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use firebuild_oci::Digest;
 use firebuild_rootfs::layer::{Change, Layer};
 use firebuild_rootfs::tree::{Inode, Tree};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::{Fetched, Remote, RemoteError, RemoteErrorKind as Failed};
 use crate::archive::{self, HEAD};
 use crate::cancel::Cancel;
 use crate::key::KeyWriter;
+use crate::stoppable::{StoppableRead, stopped};
 
 /// What a stream turned out to be.
 #[derive(Debug)]
@@ -39,10 +41,7 @@ impl Remote<'_> {
                 error,
             )
         };
-        let mut reader = Watched {
-            reader,
-            cancel: self.cancel,
-        };
+        let mut reader = StoppableRead::new(reader, self.cancel);
         let mut head = Vec::with_capacity(HEAD);
         (&mut reader)
             .take(HEAD as u64)
@@ -113,45 +112,35 @@ impl Remote<'_> {
     }
 }
 
-/// Standard input, which ends its wait when the build is stopped.
+/// A file that may let its reader wait, such as standard input or a pipe: the wait ends when the build is stopped.
 #[derive(Debug)]
-pub struct Stdin<'a>(
+pub struct Polled<'a, F> {
+    /// What is read.
+    pub file: F,
     /// Who may stop it.
-    pub &'a Cancel,
-);
+    pub cancel: &'a Cancel,
+}
 
-impl Read for Stdin<'_> {
+impl<F: AsFd> Read for Polled<'_, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let stdin = io::stdin();
         loop {
             let mut fds = [
-                PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
+                PollFd::new(&self.file, PollFlags::IN),
+                PollFd::new(self.cancel, PollFlags::IN),
             ];
             match poll(&mut fds, None) {
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
-                Ok(_) if self.0.is_raised() => {
-                    return Err(io::Error::other("the build was stopped"));
+                Ok(_) if self.cancel.is_raised() => {
+                    return Err(stopped());
                 }
-                // Not through the buffer of `Stdin`: what is in it would not wake the poll.
-                Ok(_) => return Ok(rustix::io::read(stdin.as_fd(), &mut *buffer)?),
+                Ok(_) => {}
+            }
+            // Not through the buffer of `Stdin`: what is in it would not wake the poll.
+            match rustix::io::read(&self.file, &mut *buffer) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                count => return Ok(count?),
             }
         }
-    }
-}
-
-/// Ends with an error when the build is stopped.
-struct Watched<'a, R> {
-    reader: R,
-    cancel: &'a Cancel,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_raised() {
-            return Err(io::Error::other("the build was stopped"));
-        }
-        self.reader.read(buffer)
     }
 }

@@ -32,7 +32,7 @@ use crate::event::Sink;
 use crate::solve::Secret;
 
 pub use address::{Address, is_address, parse_address};
-pub use archive::{Stdin, Stream};
+pub use archive::{Polled, Stream};
 pub use error::{RemoteError, RemoteErrorKind};
 pub use git_ref::{GitRef, parse_git};
 pub use http::Document;

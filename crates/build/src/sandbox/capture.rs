@@ -16,8 +16,10 @@ use firebuild_rootfs::walk::{DirContents, WalkOptions, open_root, walk};
 
 use super::Sandbox;
 use super::process::Running;
+use crate::cancel::Cancel;
 use crate::content::{StoreContents, store_layer};
 use crate::exec::{ExecError, ExecErrorKind, NewLayer};
+use crate::stoppable::StoppableContents;
 use firebuild_sandbox::codec;
 use firebuild_sandbox::job::{Ask, Reply, Scope};
 use firebuild_sandbox::wire::{self, MAX_FDS};
@@ -35,6 +37,7 @@ pub(super) fn layer(
     skipped: &Skipped,
     upper: &Path,
     copy: bool,
+    cancel: &Cancel,
 ) -> Result<NewLayer, ExecError> {
     let scope = sandbox.namespace()?.scope;
     let (left, root) = if scope == Scope::Host {
@@ -57,11 +60,13 @@ pub(super) fn layer(
     let stored = match root {
         Some(root) => {
             let files = DirContents::new(root);
-            store_changes(store, &layer, &StoreContents::with_paths(store, &files))?
+            let inner = StoreContents::with_paths(store, &files);
+            store_changes(store, &layer, &StoppableContents { inner, cancel })?
         }
         None => {
             let handed = Handed::new(running, &layer);
-            store_changes(store, &layer, &StoreContents::with_paths(store, &handed))?
+            let inner = StoreContents::with_paths(store, &handed);
+            store_changes(store, &layer, &StoppableContents { inner, cancel })?
         }
     };
     if scope != Scope::Host {

@@ -328,7 +328,15 @@ impl Sandbox<'_> {
             &skipped,
             &active.path().join(UPPER),
             copy,
-        )?;
+            cancel,
+        )
+        .map_err(|error| {
+            if cancel.is_raised() {
+                ExecError::new(ExecErrorKind::Cancelled, "the step was stopped")
+            } else {
+                error
+            }
+        })?;
         running.expect_done()?;
         running.finish()?;
         if !copy {

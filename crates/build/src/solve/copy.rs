@@ -13,11 +13,12 @@ use firebuild_rootfs::tree::{Content, Contents, Kind, Source, Time, Tree};
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::accounts_of::owner;
 use crate::chain::Chain;
-use crate::content::{StoreContents, Stored, store_layer};
+use crate::content::{ContentError, StoreContents, Stored, store_layer};
 use crate::context::{self, Files};
 use crate::copy::{self, Chmod, CopyError, Options, Selected, Selection};
 use crate::graph::{CopyOp, CopySource, Unpack, Vertex};
 use crate::key::{CacheKey, KeyWriter};
+use crate::stoppable::StoppableContents;
 
 /// What the sources of one COPY are.
 struct Sources<'v> {
@@ -108,7 +109,10 @@ impl Solver<'_> {
         }
         let hash = |_: usize, content: &Content| match sources.files {
             Some(files) if is_path(content) => files.hash(content),
-            _ => context::hash(&StoreContents::new(self.store).open(content)?, content.size),
+            _ => {
+                let opened = StoreContents::new(self.store).open(content)?;
+                context::hash(&opened, content.size, self.cancel)
+            }
         };
         copy::digest(&mut key, &trees, selected, copy.parents, exclude, &hash).map_err(failed)?;
         Ok(key.finish())
@@ -187,12 +191,11 @@ impl Solver<'_> {
         let layer =
             copy::apply(&tree, &trees, selected, &inline, &options, &unpack).map_err(failed)?;
         let stored = match sources.files {
-            Some(files) => store_layer(
-                self.store,
+            Some(files) => self.store_layer(
                 &layer,
-                &StoreContents::with_paths(self.store, files.as_ref()),
+                StoreContents::with_paths(self.store, files.as_ref()),
             ),
-            None => store_layer(self.store, &layer, &StoreContents::new(self.store)),
+            None => self.store_layer(&layer, StoreContents::new(self.store)),
         };
         let stored = stored.map_err(SolveError::content)?;
         if let Some(files) = sources.files {
@@ -201,6 +204,12 @@ impl Solver<'_> {
             files.unchanged(&contents).map_err(unreadable)?;
         }
         Ok(stored)
+    }
+
+    /// Writes a layer as a blob, unless the build is stopped meanwhile.
+    fn store_layer(&self, layer: &Layer, inner: impl Contents) -> Result<Stored, ContentError> {
+        let cancel = self.cancel;
+        store_layer(self.store, layer, &StoppableContents { inner, cancel })
     }
 
     /// The entries of a source that ADD unpacks.
@@ -224,7 +233,7 @@ impl Solver<'_> {
             _ => StoreContents::new(self.store).open(content),
         };
         let opened = opened.map_err(|error| CopyError::content(&one.path, error))?;
-        crate::archive::open(self.store, &one.path, &opened, content.size)
+        crate::archive::open(self.store, &one.path, &opened, content.size, self.cancel)
     }
 
     /// Files that are no layer as one, for a bind mount.
@@ -234,12 +243,9 @@ impl Solver<'_> {
         paths: &dyn Contents,
     ) -> Result<Arc<Chain>, SolveError> {
         let layer = Layer::of_tree(tree);
-        let stored = store_layer(
-            self.store,
-            &layer,
-            &StoreContents::with_paths(self.store, paths),
-        )
-        .map_err(SolveError::content)?;
+        let stored = self
+            .store_layer(&layer, StoreContents::with_paths(self.store, paths))
+            .map_err(SolveError::content)?;
         Ok(Chain::scratch().push(crate::chain::ChainLayer {
             diff_id: stored.diff_id,
             created: None,

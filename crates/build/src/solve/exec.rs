@@ -158,7 +158,8 @@ impl Solver<'_> {
                     Some((input, source)) => Some((chain(*input)?, source.clone())),
                     None => None,
                 };
-                let directory = self.cache_directory(id, *sharing, seed.as_ref(), locks)?;
+                let owner = (*mode, *uid, *gid);
+                let directory = self.cache_directory(id, *sharing, seed.as_ref(), owner, locks)?;
                 StepMountKind::Cache {
                     directory,
                     seed,
@@ -188,15 +189,15 @@ impl Solver<'_> {
                 required,
                 variable,
             } => {
-                if let Some(data) = self.secret(id, *required)? {
-                    let value = String::from_utf8(data).map_err(|_| {
-                        SolveError::new(
-                            SolveErrorKind::Executor,
-                            format!("secret {id} is no text and cannot be a variable"),
-                        )
-                    })?;
-                    step.env.push((variable.clone(), value));
-                }
+                // One that was not given, and need not be, is empty.
+                let data = self.secret(id, *required)?.unwrap_or_default();
+                let value = String::from_utf8(data).map_err(|_| {
+                    SolveError::new(
+                        SolveErrorKind::Executor,
+                        format!("secret {id} is no text and cannot be a variable"),
+                    )
+                })?;
+                step.env.push((variable.clone(), value));
                 return Ok(None);
             }
             MountKind::Ssh {
@@ -246,18 +247,27 @@ impl Solver<'_> {
         }
     }
 
-    /// The directory of a cache mount, locked as its sharing mode asks. Its identity is the id and what seeds it.
+    /// The directory of a cache mount, locked as its sharing mode asks. Its identity is the id, what seeds it, and
+    /// whose it is: mode, user and group.
     fn cache_directory(
         &self,
         id: &str,
         sharing: Sharing,
         seed: Option<&(Arc<Chain>, String)>,
+        owner: (u32, u32, u32),
         locks: &mut Vec<firebuild_store::KeyLock>,
     ) -> Result<PathBuf, SolveError> {
         let mut name = KeyWriter::new("cache-mount/1");
         name.text(id);
         if let Some((chain, source)) = seed {
             name.digest(chain.id()).text(source);
+        }
+        // What a cache begins as is a part of what it is, as with BuildKit: one with an owner is another one.
+        if owner != (0o755, 0, 0) {
+            let (mode, uid, gid) = owner;
+            name.number(u64::from(mode))
+                .number(u64::from(uid))
+                .number(u64::from(gid));
         }
         let name = name.finish();
         let stop = || self.cancel.is_raised();

@@ -316,7 +316,9 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok((Value::Chain(Chain::scratch()), true)),
             Op::Image(image) => Ok((Value::Chain(source::image(image)), true)),
-            Op::Context(context) => self.context(context),
+            Op::Context(context) => self
+                .context(context)
+                .map_err(|error| self.stopped_or(error)),
             Op::Http(http) => Ok(source::fetched(self.remote.http(http)?)),
             Op::Git(git) => Ok(source::fetched(self.remote.git(git)?)),
             Op::Merge => {
@@ -328,9 +330,19 @@ impl Solver<'_> {
                 Ok((Value::Chain(merged), true))
             }
             Op::Exec(exec) => self.exec(id, vertex, exec, given),
-            Op::Copy(copy) => self.copy(vertex, copy, given),
+            Op::Copy(copy) => self
+                .copy(vertex, copy, given)
+                .map_err(|error| self.stopped_or(error)),
             Op::Mkdir(mkdir) => self.mkdir(vertex, mkdir, given),
         }
+    }
+
+    /// An error of reading and writing files, unless it comes of the stop.
+    fn stopped_or(&self, error: SolveError) -> SolveError {
+        if self.cancel.is_raised() && error.kind() != SolveErrorKind::CacheLost {
+            return SolveError::cancelled();
+        }
+        error
     }
 
     /// The result of a key if it is there, else what `make` makes, which is then kept.

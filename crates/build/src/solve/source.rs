@@ -41,7 +41,7 @@ impl Solver<'_> {
             .join(name.finish().to_string());
         // So that a prune by age sees the use.
         let _ = self.store.hold(&memory);
-        let files = Files::scan(dir, &memory).map_err(|error| {
+        let files = Files::scan(dir, &memory, self.cancel).map_err(|error| {
             let message = error.to_string();
             SolveError::caused(SolveErrorKind::Source, message, error)
         })?;

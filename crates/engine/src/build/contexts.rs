@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use firebuild_build::cancel::Cancel;
 use firebuild_build::graph::HttpOp;
 use firebuild_build::lower::NamedContext;
 use firebuild_build::remote::{Address, Remote, Stream, parse_address, url_file_name};
@@ -11,12 +12,13 @@ use firebuild_build::solve::{ContextDir, ContextSource};
 use firebuild_store::Store;
 
 use super::sources::{self, ignore_at};
-use super::{BuildError, BuildErrorKind};
+use super::{BuildError, BuildErrorKind, own_file};
 
 /// The contexts of a build so far, and what is needed to add to them.
 pub(super) struct Contexts<'a> {
     pub(super) store: &'a Store,
     pub(super) remote: &'a Remote<'a>,
+    pub(super) cancel: &'a Cancel,
     pub(super) files: BTreeMap<String, ContextSource>,
     pub(super) named: BTreeMap<String, NamedContext>,
 }
@@ -48,8 +50,8 @@ impl Contexts<'_> {
     }
 
     fn local(&self, name: &str, path: &Path) -> Result<ContextSource, BuildError> {
-        if path.is_file() {
-            let file = fs_err::File::open(path).map_err(|error| {
+        if own_file::is_stream(path) {
+            let file = own_file::open(path, self.cancel).map_err(|error| {
                 BuildError::caused(
                     BuildErrorKind::Source,
                     format!("--build-context {name}"),
@@ -76,7 +78,7 @@ impl Contexts<'_> {
         }
         Ok(ContextSource::Dir(ContextDir {
             path: PathBuf::from(path),
-            ignore: ignore_at(&[path.join(".dockerignore")])?,
+            ignore: ignore_at(&[path.join(".dockerignore")], self.cancel)?,
         }))
     }
 }

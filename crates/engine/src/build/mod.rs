@@ -14,6 +14,7 @@ mod layouts;
 pub(crate) mod lookup;
 mod network;
 mod outputs;
+mod own_file;
 mod platform;
 mod request;
 mod sources;
@@ -39,7 +40,7 @@ use firebuild_store::Store;
 pub use check::{CheckReport, Target, check, outline, targets};
 pub use error::{BuildError, BuildErrorKind, Place};
 pub use firebuild_build::event::{Event as BuildEvent, Stream, Warned};
-pub use firebuild_build::export::{Dest, Exported, Output, OutputError, OutputKind};
+pub use firebuild_build::export::{Dest, Exported, Output, OutputError, OutputKind, write_file};
 pub use firebuild_build::graph::VertexId;
 pub use firebuild_build::lower::{Outline, OutlineArg, OutlineMount};
 pub use firebuild_build::remote_cache::{CacheError, CacheFrom, CacheTo};
@@ -255,6 +256,7 @@ fn prepare(
     let mut contexts = Contexts {
         store,
         remote,
+        cancel,
         files: BTreeMap::from([(String::new(), context)]),
         named: BTreeMap::new(),
     };

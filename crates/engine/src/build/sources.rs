@@ -16,17 +16,18 @@ use std::sync::Arc;
 use firebuild_build::cancel::Cancel;
 use firebuild_build::graph::GitOp;
 use firebuild_build::remote::{
-    Address, Fetched, Remote, RemoteError, RemoteErrorKind, Stdin, Stream, parse_address,
+    Address, Fetched, Polled, Remote, RemoteError, RemoteErrorKind, Stream, parse_address,
 };
 use firebuild_build::solve::{ContextDir, ContextSource};
 use firebuild_oci::Digest;
 use firebuild_rootfs::tree::Tree;
 use firebuild_store::Store;
 
+use super::own_file;
 use super::request::SourcePlace;
 use super::{BuildError, BuildErrorKind, Request};
 
-/// A Dockerfile larger than this is none.
+/// A Dockerfile larger than this is none, nor is an ignore file.
 const MAX_DOCKERFILE: u64 = 16 << 20;
 /// Name of a Dockerfile where nothing says otherwise.
 const DOCKERFILE: &str = "Dockerfile";
@@ -72,9 +73,9 @@ impl Finder<'_> {
             (None, Some(SourcePlace::Text(text))) => {
                 Ok(alone(DOCKERFILE.to_owned(), text.clone().into_bytes()))
             }
-            (Some(SourcePlace::Path(path)), _) if path.is_file() => {
+            (Some(SourcePlace::Path(path)), _) if own_file::is_stream(path) => {
                 let name = path.display().to_string();
-                let file = fs_err::File::open(path).map_err(|error| {
+                let file = own_file::open(path, self.cancel).map_err(|error| {
                     let message = format!("cannot read the build context {name}");
                     BuildError::caused(BuildErrorKind::Source, message, error)
                 })?;
@@ -105,10 +106,11 @@ impl Finder<'_> {
             ));
         }
         let name = "standard input";
-        match self
-            .remote
-            .stream(Stdin(self.cancel), name, MAX_DOCKERFILE)?
-        {
+        let stdin = Polled {
+            file: std::io::stdin(),
+            cancel: self.cancel,
+        };
+        match self.remote.stream(stdin, name, MAX_DOCKERFILE)? {
             Stream::Files(files) if as_context => Ok((None, Some(files))),
             Stream::Files(_) => Err(usage(
                 "standard input is an archive, and --file - says that it is a Dockerfile",
@@ -143,7 +145,7 @@ impl Finder<'_> {
             SourcePlace::Path(file) => Some(file.as_path()),
             _ => None,
         };
-        let ignore = ignore_file(beside, dir)?;
+        let ignore = ignore_file(beside, dir, self.cancel)?;
         Ok(Sources {
             name,
             dockerfile: text,
@@ -225,7 +227,7 @@ impl Finder<'_> {
             SourcePlace::Path(path) => format!("{}.dockerignore", path.display()),
             _ => String::new(),
         };
-        let ignore = match own_ignore(place)? {
+        let ignore = match own_ignore(place, self.cancel)? {
             Some(found) => Some(found),
             None => {
                 let names = [beside.as_str(), ".dockerignore"];
@@ -267,7 +269,9 @@ impl Finder<'_> {
                 })?;
                 Ok((name, text))
             }
-            (Some(SourcePlace::Path(path)), _) => Ok((path.display().to_string(), read(path)?)),
+            (Some(SourcePlace::Path(path)), _) => {
+                Ok((path.display().to_string(), read(path, self.cancel)?))
+            }
             (Some(SourcePlace::Text(text)), _) => {
                 Ok((DOCKERFILE.to_owned(), text.clone().into_bytes()))
             }
@@ -371,51 +375,43 @@ fn is_own(path: &Path) -> bool {
 }
 
 /// The ignore file beside a Dockerfile of this machine.
-fn own_ignore(place: &SourcePlace) -> Result<Option<(String, String)>, BuildError> {
+fn own_ignore(
+    place: &SourcePlace,
+    cancel: &Cancel,
+) -> Result<Option<(String, String)>, BuildError> {
     match place {
-        SourcePlace::Path(path) if is_own(path) => ignore_at(&[beside(path)]),
+        SourcePlace::Path(path) if is_own(path) => ignore_at(&[beside(path)], cancel),
         _ => Ok(None),
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, BuildError> {
-    let fail = |error| {
-        BuildError::caused(
-            BuildErrorKind::Source,
-            format!("cannot read the Dockerfile {}", file.display()),
-            error,
-        )
-    };
-    let meta = fs_err::metadata(file).map_err(fail)?;
-    if meta.is_dir() {
-        return Err(BuildError::new(
-            BuildErrorKind::Source,
-            format!(
-                "the Dockerfile {} is a directory; give the file in it",
-                file.display()
-            ),
-        ));
+fn read(file: &Path, cancel: &Cancel) -> Result<Vec<u8>, BuildError> {
+    let shown = file.display();
+    if file.is_dir() {
+        let message = format!("the Dockerfile {shown} is a directory; give the file in it");
+        return Err(BuildError::new(BuildErrorKind::Source, message));
     }
-    if meta.len() > MAX_DOCKERFILE {
-        return Err(BuildError::new(
-            BuildErrorKind::Source,
-            format!(
-                "{} is too large for a Dockerfile: more than {MAX_DOCKERFILE} bytes",
-                file.display()
-            ),
-        ));
-    }
-    fs_err::read(file).map_err(fail)
+    own_file::read(file, MAX_DOCKERFILE, cancel)
+        .map_err(|error| unreadable(format!("cannot read the Dockerfile {shown}"), error, cancel))
+}
+
+/// An error of reading a file, unless the build was stopped.
+fn unreadable(message: String, error: std::io::Error, cancel: &Cancel) -> BuildError {
+    super::stopped_or(
+        BuildError::caused(BuildErrorKind::Source, message, error),
+        cancel,
+    )
 }
 
 /// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
 fn ignore_file(
     dockerfile: Option<&Path>,
     context: &Path,
+    cancel: &Cancel,
 ) -> Result<Option<(String, String)>, BuildError> {
     let mut places: Vec<PathBuf> = dockerfile.map(beside).into_iter().collect();
     places.push(context.join(".dockerignore"));
-    ignore_at(&places)
+    ignore_at(&places, cancel)
 }
 
 fn beside(dockerfile: &Path) -> PathBuf {
@@ -425,21 +421,19 @@ fn beside(dockerfile: &Path) -> PathBuf {
 }
 
 /// The first of these files that is there.
-pub(super) fn ignore_at(places: &[PathBuf]) -> Result<Option<(String, String)>, BuildError> {
+pub(super) fn ignore_at(
+    places: &[PathBuf],
+    cancel: &Cancel,
+) -> Result<Option<(String, String)>, BuildError> {
     for path in places {
-        match fs_err::read(path) {
+        let shown = path.display().to_string();
+        match own_file::read(path, MAX_DOCKERFILE, cancel) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
-                return Ok(Some((path.display().to_string(), text)));
+                return Ok(Some((shown, text)));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(BuildError::caused(
-                    BuildErrorKind::Source,
-                    format!("cannot read {}", path.display()),
-                    error,
-                ));
-            }
+            Err(error) => return Err(unreadable(format!("cannot read {shown}"), error, cancel)),
         }
     }
     Ok(None)

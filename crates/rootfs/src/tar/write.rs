@@ -16,7 +16,7 @@ use std::io::Write;
 use super::{OPAQUE, TarError, TarErrorKind, WHITEOUT, padded};
 use crate::layer::{Change, Entry, Layer, compare_paths};
 use crate::path;
-use crate::tree::{Content, Contents, Inode, Kind, Opened, Source, Time, Tree};
+use crate::tree::{Content, Contents, Extent, Inode, Kind, Opened, Source, Time, Tree};
 use entry::Head;
 use sink::Sink;
 
@@ -90,6 +90,16 @@ pub fn write_tree(
         layer.entries.retain(|entry| !entry.path.is_empty());
     }
     Writer::new(contents, output, options, false)?.write(&layer)
+}
+
+/// A range in parts, between which a stop is seen.
+fn pieces(from: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
+    const PIECE: u64 = 32 << 20;
+    let end = from + len;
+    std::iter::successors((len > 0).then_some(from), move |at| {
+        Some(at + PIECE).filter(|next| *next < end)
+    })
+    .map(move |at| (at, PIECE.min(end - at)))
 }
 
 struct Writer<'c, 'o> {
@@ -249,15 +259,29 @@ impl<'c, 'o> Writer<'c, 'o> {
         };
         let mut at = 0;
         for extent in opened.extents(content.size).map_err(unreadable)? {
-            self.sink
-                .zeros(extent.position.saturating_sub(at))
-                .map_err(unwritable)?;
-            self.sink.copy(&opened, extent, unreadable, unwritable)?;
+            self.zeros(extent.position.saturating_sub(at), path)?;
             at = extent.position + extent.len;
+            for (position, len) in pieces(extent.position, extent.len) {
+                self.contents.check().map_err(unreadable)?;
+                let extent = Extent { position, len };
+                self.sink.copy(&opened, extent, unreadable, unwritable)?;
+            }
         }
         let end = padded(content.size)
             .ok_or_else(|| TarError::new(TarErrorKind::TooLarge, start).named(path))?;
-        self.sink.zeros(end - at).map_err(unwritable)
+        self.zeros(end - at, path)
+    }
+
+    /// What a hole is in an archive.
+    fn zeros(&mut self, count: u64, path: &[u8]) -> Result<(), TarError> {
+        for (_, len) in pieces(0, count) {
+            let at = self.sink.position();
+            let check = self.contents.check();
+            check.map_err(|e| TarError::content(e, at).named(path))?;
+            let written = self.sink.zeros(len);
+            written.map_err(|e| TarError::io(e, at).named(path))?;
+        }
+        Ok(())
     }
 }
 

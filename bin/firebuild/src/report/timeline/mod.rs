@@ -11,7 +11,6 @@ mod chart;
 mod page;
 
 use std::io;
-use std::io::Write as _;
 use std::path::Path;
 
 use super::progress::Model;
@@ -21,15 +20,7 @@ use super::progress::Model;
 /// # Errors
 /// When the file cannot be written.
 pub(crate) fn write(file: &Path, model: &Model, title: &str, failed: bool) -> io::Result<()> {
-    let parent = file
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
     let chart = chart::Chart::new(model);
     let page = page::page(&chart, title, failed);
-    let mut aside = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
-    aside.write_all(page.as_bytes())?;
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    aside.as_file().set_permissions(permissions)?;
-    aside.persist(file).map_err(|error| error.error)?;
-    Ok(())
+    firebuild_engine::build::write_file(file, page.as_bytes())
 }

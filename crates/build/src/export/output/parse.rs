@@ -122,7 +122,9 @@ fn dest(kind: OutputKind, attrs: &mut Attrs) -> Result<Dest, String> {
             | OutputKind::Docker { tar: true }
     );
     match attrs.take(&["dest", "dst", "destination"]).as_deref() {
-        Some("-") | None if streams => Ok(Dest::Stdout),
+        Some("-" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1") | None if streams => {
+            Ok(Dest::Stdout)
+        }
         Some("-") => Err("this type cannot go to standard output".to_owned()),
         None if kind == OutputKind::Ext4 => Ok(Dest::Within),
         Some("") | None => Err("dest= is missing".to_owned()),
