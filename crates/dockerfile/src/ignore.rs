@@ -91,13 +91,14 @@ impl IgnorePatterns {
         let mut list = Self::default();
         for (number, line) in text.split('\n').enumerate() {
             if !line.starts_with('#') {
-                list.add(line, number + 1)?;
+                list.add(line, number + 1, false)?;
             }
         }
         Ok(list)
     }
 
-    /// Makes a list of the values of `--exclude`.
+    /// Makes a list of the values of `--exclude`. Paths have no slash at their beginning, so a pattern that has one matches
+    /// nothing; in an ignore file it means nothing.
     ///
     /// # Errors
     ///
@@ -107,12 +108,12 @@ impl IgnorePatterns {
     ) -> Result<Self, IgnoreError> {
         let mut list = Self::default();
         for (index, pattern) in patterns.into_iter().enumerate() {
-            list.add(pattern, index + 1)?;
+            list.add(pattern, index + 1, true)?;
         }
         Ok(list)
     }
 
-    fn add(&mut self, text: &str, line: usize) -> Result<(), IgnoreError> {
+    fn add(&mut self, text: &str, line: usize, rooted: bool) -> Result<(), IgnoreError> {
         let text = text.trim();
         if text.is_empty() {
             return Ok(());
@@ -131,11 +132,13 @@ impl IgnorePatterns {
         let pattern = clean(body);
         check(&pattern).map_err(|e| error(format!("illegal pattern {text:?}: {e}")))?;
         self.has_exceptions |= exception;
-        self.ignores_all |= !exception && matches!(pattern.as_str(), "*" | "**" | "**/*");
-        self.patterns.push(IgnorePattern {
-            exception,
-            matcher: Matcher::new(&pattern),
-        });
+        let matcher = if rooted && body.starts_with('/') {
+            Matcher::Exact(body.as_bytes().to_vec())
+        } else {
+            self.ignores_all |= !exception && matches!(pattern.as_str(), "*" | "**" | "**/*");
+            Matcher::new(&pattern)
+        };
+        self.patterns.push(IgnorePattern { exception, matcher });
         Ok(())
     }
 

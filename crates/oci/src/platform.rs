@@ -168,12 +168,19 @@ impl FromStr for Platform {
                 ));
             }
         }
+        let host;
         let (os, architecture, variant) = match parts.as_slice() {
             [one] => match one.to_ascii_lowercase().as_str() {
                 "linux" | "windows" | "darwin" | "macos" | "freebsd" => {
-                    return Err(error("the architecture is missing, as in linux/amd64"));
+                    host = Self::host();
+                    (*one, host.architecture.as_str(), host.variant.clone())
                 }
-                _ => ("linux", *one, None),
+                known if ARCHITECTURES.contains(&known) => ("linux", *one, None),
+                _ => {
+                    return Err(error(
+                        "it is neither an operating system nor an architecture",
+                    ));
+                }
             },
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some((*variant).to_owned())),
@@ -188,6 +195,13 @@ impl FromStr for Platform {
         .normalised())
     }
 }
+
+/// What may stand for a platform alone, in any spelling; with a system in front everything may.
+const ARCHITECTURES: [&str; 27] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "arm64be", "armbe", "armel", "armhf", "i386",
+    "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv",
+    "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm", "x86-64", "x86_64",
+];
 
 /// A text that is no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,7 +243,7 @@ mod tests {
 
     #[test]
     fn refused() {
-        for text in ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux/a b"] {
+        for text in ["", "plan9", "linux/", "/amd64", "a/b/c/d", "linux/a b"] {
             assert!(text.parse::<Platform>().is_err(), "{text:?}");
         }
     }

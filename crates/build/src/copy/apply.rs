@@ -95,7 +95,13 @@ impl Work<'_> {
         }
         if inode.is_dir() {
             let (dir, at) = self.directory(self.options.dest.as_bytes())?;
-            return self.merge(from, one.id, dir, at, Vec::new());
+            self.merge(from, one.id, dir, at.clone(), Vec::new())?;
+            // Of the directory's own properties BuildKit gives the time alone; the root of a file system is in no layer.
+            if !at.is_empty() {
+                self.tree.meta_mut(dir).mtime = inode.meta.mtime;
+                self.touch(&at, dir);
+            }
+            return Ok(());
         }
         let (dir, at, name) = self.file_place(self.options.dest, path::file_name(&one.path))?;
         self.put(dir, &at, &name, inode.clone())
@@ -148,7 +154,15 @@ impl Work<'_> {
                     if ignored && !self.has_exception(from, *id, &relative) {
                         continue;
                     }
-                    let meta = (!ignored).then(|| inode.meta.clone());
+                    // What is there only for an exception is as its source, but for the time.
+                    let mut meta = Some(inode.meta.clone());
+                    if ignored {
+                        let made = self.tree.child(dir, name).is_none();
+                        meta = meta.filter(|_| made);
+                        if let Some(meta) = &mut meta {
+                            meta.mtime = self.options.made;
+                        }
+                    }
                     let (child, child_at) = self.child_dir(dir, &at, name, meta)?;
                     todo.push((*id, child, child_at, relative));
                 } else if !ignored {
@@ -186,9 +200,11 @@ impl Work<'_> {
         false
     }
 
-    /// Unpacks an archive into the destination, which is a directory whether or not it ends with a slash.
+    /// Unpacks an archive into the destination, which is a directory whether or not it ends with a slash. `--chmod` is not
+    /// for what is made for it.
     fn unpack(&mut self, archive: &Layer) -> Result<(), CopyError> {
-        let (_, base) = self.directory(self.options.dest.as_bytes())?;
+        let made = self.unpacked_dir();
+        let (_, base) = self.directory_as(self.options.dest.as_bytes(), &made)?;
         // Links may stand before their target, also before a link that is their target.
         let mut links = Vec::new();
         for entry in &archive.entries {
@@ -228,6 +244,10 @@ impl Work<'_> {
         let name = path::file_name(entry);
         let mut inode = inode.clone();
         self.own(&mut inode.meta);
+        if let Kind::Symlink(_) = inode.kind {
+            // Whatever the archive says: links have no other on Linux.
+            inode.meta.mode = 0o777;
+        }
         let existing = self
             .tree
             .child(parent, name)
@@ -260,9 +280,14 @@ impl Work<'_> {
         base: &[u8],
         entry: &[u8],
     ) -> Result<(InodeId, Vec<u8>), CopyError> {
+        let made = self.unpacked_dir();
+        self.directory_as(&path::join(base, path::parent(entry)), &made)
+    }
+
+    fn unpacked_dir(&self) -> Inode {
         let mut made = self.made_dir();
         made.meta.mode = 0o755;
-        self.directory_as(&path::join(base, path::parent(entry)), &made)
+        made
     }
 
     /// Where a file goes: inside the destination if that is a directory or ends with a slash, else under its name.

@@ -56,11 +56,11 @@ impl Chmod {
         }
     }
 
-    /// The mode of parents that are made.
+    /// The mode of parents that are made: as of `mkdir` with a umask of 022, which is that of Docker's daemon.
     #[must_use]
     pub fn of_parents(&self) -> u16 {
         match self {
-            Self::Octal(mode) => *mode,
+            Self::Octal(mode) => mode & 0o755,
             Self::Symbolic(_) => 0o755,
         }
     }
@@ -107,8 +107,10 @@ impl Clause {
                 '-' => mode &= !bits,
                 _ => {
                     let mut cleared = self.spread(7);
-                    // `=` also takes set-id bits away from files; those of directories are left, as chmod(1) does.
-                    if !is_dir {
+                    // `=` also takes set-id bits away from files; those of directories are left, as chmod(1) does. Where
+                    // the permissions of somebody else are taken over, they stay.
+                    let copies = permissions.contains(['u', 'g', 'o']);
+                    if !is_dir && !copies {
                         cleared |= if self.who & 4 != 0 { 0o4000 } else { 0 }
                             | if self.who & 2 != 0 { 0o2000 } else { 0 };
                     }
@@ -140,6 +142,8 @@ impl Clause {
                 (if self.who & 4 != 0 { 0o4000 } else { 0 })
                     | (if self.who & 2 != 0 { 0o2000 } else { 0 })
             }
+            // For others alone it means nothing.
+            't' if self.who == 1 => 0,
             't' => 0o1000,
             'u' => self.spread((mode >> 6) & 7),
             'g' => self.spread((mode >> 3) & 7),
@@ -168,6 +172,9 @@ mod tests {
             ("u+s,g+s,+t", 0o755, false, 0o7755),
             ("g=u", 0o640, false, 0o660),
             ("o+r-w", 0o602, false, 0o604),
+            ("o+t", 0o644, false, 0o644),
+            ("u+t", 0o644, false, 0o1644),
+            ("u=g", 0o4755, false, 0o4555),
         ] {
             assert_eq!(
                 Chmod::parse(text).unwrap().apply(mode, is_dir),

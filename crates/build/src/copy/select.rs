@@ -75,11 +75,8 @@ pub fn select(
         } else {
             path::file_name(&path)
         };
-        // What is named without a wildcard is wanted, whatever is excluded below it.
-        if (parents || has_wildcard(&pattern))
-            && exclude.is_ignored(relative)
-            && !reaches_below(exclude, relative)
-        {
+        // What is named is wanted, also by a wildcard, whatever is excluded below it.
+        if parents && exclude.is_ignored(relative) && !reaches_below(exclude, relative) {
             continue;
         }
         let follow = if parents {

@@ -139,8 +139,11 @@ impl Stepper<'_, '_> {
             self.warn(Rule::WorkdirRelativePath, message);
         }
         self.workdir_set = true;
+        // What begins at the root is kept as it is written.
+        let kept = path.starts_with('/').then(|| path.clone());
         let path = join_dir(self.directory(), &path);
-        self.config.config.working_dir.clone_from(&path);
+        let kept = kept.unwrap_or_else(|| path.clone());
+        self.config.config.working_dir.clone_from(&kept);
         let has_layer = path != "/";
         if has_layer {
             let shown = self.shown_expanded();
@@ -152,7 +155,7 @@ impl Stepper<'_, '_> {
             let below = self.vertex;
             self.vertex = self.push(Op::Mkdir(op), vec![below], name);
         }
-        self.commit(format!("WORKDIR {path}"), has_layer);
+        self.commit(format!("WORKDIR {kept}"), has_layer);
         Ok(())
     }
 
@@ -283,7 +286,9 @@ impl Stepper<'_, '_> {
 
     pub(super) fn stop_signal(&mut self, word: &Word) -> Result<(), LowerError> {
         let signal = self.expand(word)?;
-        if signal_number(&signal).is_none() {
+        // A number is taken as it is, whether or not there is such a signal.
+        let number = signal.parse::<i64>().is_ok_and(|number| number != 0);
+        if !number && signal_number(&signal).is_none() {
             let near = nearest_signal(&signal)
                 .map(|near| format!(" (did you mean {near}?)"))
                 .unwrap_or_default();

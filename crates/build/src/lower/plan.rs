@@ -127,8 +127,9 @@ impl<'a> Plan<'a> {
             return Err(LowerError::new(LowerErrorKind::Reference, message).at(stage.base.span));
         }
         let platform = match &stage.platform {
-            Some(word) => Some(self.stage_platform(word)?),
-            None => None,
+            // A flag without a value says nothing; one whose variable is empty says something wrong.
+            Some(word) if !word.text.is_empty() => Some(self.stage_platform(word)?),
+            _ => None,
         };
         let wanted = platform.as_ref().unwrap_or(&self.platform);
         let replaced = stage

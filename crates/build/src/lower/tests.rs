@@ -245,6 +245,8 @@ fn working_directories() {
         ("WORKDIR /a b", "/a b", 1),
         ("WORKDIR /x\nWORKDIR $NOPE", "/x", 2),
         ("WORKDIR /", "/", 0),
+        ("WORKDIR /a//b/", "/a//b/", 1),
+        ("WORKDIR /a/../b\nWORKDIR c/", "/b/c", 2),
     ] {
         let lowered = build(&format!("FROM x\n{text}"));
         assert_eq!(lowered.config.config.working_dir, path, "{text}");
