@@ -91,9 +91,9 @@ pub enum Request {
 pub enum Verdict {
     /// The answer; the connection is over.
     Answer(Answer),
-    /// The connection stays until [`Server::end`].
+    /// The connection stays until the instance has ended.
     Later,
-    /// The connection becomes a client's: [`Server::take_sessions`].
+    /// The connection becomes a client's ([`NewSession`]).
     Session(SessionKind),
 }
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Nothing here waits. A client that does not read fills its window and holds up its own session. One that is attached
-//! holds up the application's output, as a terminal would, but only for [`PATIENCE`]: then it is cut off.
+//! holds up the application's output, as a terminal would, but only for ten seconds: then it is cut off.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;

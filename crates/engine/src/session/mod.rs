@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A connection to the control socket of a VM speaks the guest protocol (`crate::monitor::sessions`), so the client is an
-//! [`Agent`]. When it goes, however it goes, the connection ends, and what it asked for in the guest is killed.
+//! `Agent`. When it goes, however it goes, the connection ends, and what it asked for in the guest is killed.
 
 mod attach;
 mod carry;
