@@ -1,5 +1,5 @@
 //! What `run` costs beside the VMM itself: until the first output, until the machine starts, in the guest's init, in memory,
-//! and with twenty at once.
+//! in commands of a running VM, and with twenty at once.
 
 mod crowd;
 mod first;
@@ -7,6 +7,7 @@ mod handover;
 mod memory;
 mod scene;
 mod share;
+mod talk;
 
 use super::{Plan, Section};
 use crate::Fallible;
@@ -20,6 +21,7 @@ pub(super) fn run(plan: Plan<'_>) -> Fallible<Section> {
         share::section(&scene, plan.rounds)?,
         handover::section(&scene, plan.rounds)?,
         memory::section(&scene)?,
+        talk::section(&scene, plan.rounds)?,
         crowd::section(&scene, plan.rounds)?,
     ];
     Ok(Section {
