@@ -132,7 +132,6 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write man pages into a directory
-    #[command(hide = true)]
     Man(ManArgs),
 }
 

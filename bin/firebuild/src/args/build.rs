@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::IsolationArgs;
@@ -154,6 +155,53 @@ pub(crate) struct RootfsArgs {
     pub(crate) isolation: IsolationArgs,
     #[command(flatten)]
     pub(crate) build_vm: BuildVm,
+    #[command(flatten)]
+    pub(crate) docker: Docker,
+}
+
+/// Flags of `docker build` that scripts give and that change nothing here.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Docker {
+    /// No statement about how the image was made is written
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    pub(crate) provenance: Option<String>,
+    /// No list of what the image holds is written
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    pub(crate) sbom: Option<String>,
+    /// The same
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub(crate) attest: Vec<String>,
+    /// Containers of steps are removed always
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide = true)]
+    pub(crate) rm: Option<bool>,
+    /// The same
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide = true)]
+    pub(crate) force_rm: Option<bool>,
+}
+
+impl Docker {
+    /// The flags that were given and ask for something that is not done.
+    pub(crate) fn unmet(&self) -> Vec<&'static str> {
+        let asks = |spec: &Option<String>| {
+            let spec = spec.as_deref();
+            spec.is_some_and(|spec| !matches!(spec, "false" | "0" | "disabled=true"))
+        };
+        let mut names = Vec::new();
+        if asks(&self.provenance) {
+            names.push("--provenance");
+        }
+        if asks(&self.sbom) {
+            names.push("--sbom");
+        }
+        if self
+            .attest
+            .iter()
+            .any(|spec| !spec.contains("disabled=true"))
+        {
+            names.push("--attest");
+        }
+        names
+    }
 }
 
 /// Flags of the build's VM, with the names of the original: mentioned once where they change nothing.

@@ -41,7 +41,8 @@ pub(super) fn application(
             .unwrap_or_default(),
         docker_image: args.docker_image.clone().unwrap_or_default(),
         docker_image_base: args.docker_image_base.clone().unwrap_or_default(),
-        ..BuildConfig::default()
+        pre_build_commands: args.pre_build_command.clone(),
+        post_build_commands: args.post_build_command.clone(),
     };
     for tag in &request.tags {
         let kind = Kind::Rootfs(config.clone());

@@ -1,6 +1,7 @@
 //! `firebuild rootfs`, alias `build`: a Dockerfile becomes an image and a bootable disk.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,6 +38,10 @@ pub(crate) fn run(
         return check::run(paths, &request, call, format, cancel);
     }
     request.isolation = isolation::of(args, &roots, log)?;
+    log.mention(
+        &args.docker.unmet(),
+        "on the result: firebuild writes no attestations",
+    );
     if args.docker_image_base.is_some() {
         log.mention(
             &["--docker-image-base"],
@@ -58,7 +63,8 @@ pub(crate) fn run(
     };
     let picture = args.timeline.as_deref();
     let report = execute(paths, &request, &roots, mode, picture, cancel)?;
-    if request.disk {
+    // Outputs add to the entry of a tag in a catalogue; only what leaves no image adds nothing there.
+    if !report.tags.is_empty() {
         publish::application(paths, &roots, args, &request, report.base.as_ref(), cancel)?;
     }
     results::files(args, &report)?;
@@ -307,14 +313,16 @@ fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failu
 }
 
 /// `id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable of that name if there is one, else the file.
+/// With `type=env` the source is a variable, as in buildx.
 fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
     let (mut id, mut file, mut variable) = (None, None, None);
+    let mut is_variable = false;
     for field in text.split(',') {
         match field.split_once('=') {
             Some(("id", value)) => id = Some(value.to_owned()),
             Some(("src" | "source", value)) => file = Some(value.to_owned()),
             Some(("env", value)) => variable = Some(value.to_owned()),
-            Some(("type", "file" | "env")) => {}
+            Some(("type", kind @ ("file" | "env"))) => is_variable = kind == "env",
             _ => {
                 return Err(Failure::usage(format!(
                     "--secret {text:?}: {field:?} is not understood"
@@ -325,6 +333,9 @@ fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
     let id = id
         .or_else(|| file.clone())
         .ok_or_else(|| Failure::usage(format!("--secret {text:?} has no id")))?;
+    if is_variable {
+        variable = variable.or(file.take()).or_else(|| Some(id.clone()));
+    }
     let data = match (file, variable) {
         (Some(file), _) => fs_err::read(&file)?,
         (None, Some(name)) => variable_bytes(&name)
@@ -351,13 +362,45 @@ fn variable_bytes(name: &str) -> Option<Vec<u8>> {
 
 /// `default`, `NAME` or `NAME=SOCKET`; without a socket it is the running agent's.
 fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
-    if let Some((id, socket)) = text.split_once('=') {
-        return Ok((id.to_owned(), PathBuf::from(socket)));
+    let (id, socket) = match text.split_once('=') {
+        Some((id, socket)) => (id, PathBuf::from(socket)),
+        None => match std::env::var_os("SSH_AUTH_SOCK") {
+            Some(socket) => (text, PathBuf::from(socket)),
+            None => {
+                return Err(Failure::new(format!(
+                    "--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"
+                )));
+            }
+        },
+    };
+    if !fs_err::metadata(&socket)?.file_type().is_socket() {
+        let message = format!("--ssh {text}: {} is no agent's socket", socket.display());
+        return Err(Failure::new(message).hint(
+            "keys are used through an agent only: eval $(ssh-agent); ssh-add KEY; firebuild build --ssh default",
+        ));
     }
-    match std::env::var_os("SSH_AUTH_SOCK") {
-        Some(socket) => Ok((text.to_owned(), PathBuf::from(socket))),
-        None => Err(Failure::new(format!(
-            "--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"
-        ))),
+    Ok((id.to_owned(), socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secret;
+
+    #[test]
+    fn secrets_come_from_files_and_variables() {
+        let path = std::env::var("PATH").expect("there is one").into_bytes();
+        for text in [
+            "id=PATH",
+            "id=x,env=PATH",
+            "id=x,type=env,src=PATH",
+            "type=env,id=PATH",
+        ] {
+            let (id, data) = secret(text).expect(text);
+            assert_eq!((id.len() <= 4, &data), (true, &path), "{text}");
+        }
+        assert_eq!(secret("id=x,src=/dev/null").expect("a file").1, b"");
+        for text in ["src=", "id=x,type=env,src=NO_SUCH_VARIABLE", "id=x,what=y"] {
+            assert!(secret(text).is_err(), "{text}");
+        }
     }
 }

@@ -29,9 +29,9 @@ pub struct BuildConfig {
     pub docker_image: String,
     /// What that image was made from, as the caller said.
     pub docker_image_base: String,
-    /// Always empty: such commands stand in the Dockerfile.
+    /// Commands before the first instruction of the target stage.
     pub pre_build_commands: Vec<String>,
-    /// Always empty, too.
+    /// Commands behind its last one.
     pub post_build_commands: Vec<String>,
 }
 
