@@ -4,6 +4,7 @@
 //! debug build. Bases and kernels are made once and kept in the target directory; each test gets a home of its own in
 //! which they are linked.
 
+pub mod family;
 mod fixtures;
 pub mod netns;
 mod process;

@@ -135,6 +135,13 @@ fn wrong_arguments() {
             "qcow9",
         ),
         (vec!["build", "--size", "12Q", "."], 2, "12Q"),
+        (vec!["build", "--ssh", "a=/etc/passwd", "."], 1, "ssh-add"),
+        (vec!["build", "--ssh", "a=/absent", "."], 1, "/absent"),
+        (
+            vec!["build", "--secret", "id=a,type=env,src=ABSENT", "."],
+            1,
+            "ABSENT is not set",
+        ),
         (vec!["build", "--no-such-flag"], 2, "--no-such-flag"),
         (vec!["build"], 2, "context"),
         (vec!["kernel", "import", "/etc/passwd"], 1, "/etc/passwd"),

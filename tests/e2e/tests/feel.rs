@@ -185,8 +185,14 @@ fn commands_around_a_build_and_platforms() {
     );
     let out = home.path().join("out");
     let output = format!("type=local,dest={}", out.display());
+    let root = home.path().join("catalogue");
+    let catalogue = format!(
+        "--storage-provider.directory.rootfs-storage-root={}",
+        root.display()
+    );
     let args = [
         "build",
+        &catalogue,
         "--pre-build-command=id -u > /pre; pwd >> /pre",
         "--post-build-command=ls / > /post",
         "-t",
@@ -202,6 +208,15 @@ fn commands_around_a_build_and_platforms() {
     let config: Value =
         serde_json::from_slice(&home.fb(["image", "config", "t/extra:1"]).ok().stdout).unwrap();
     assert_eq!(config["config"]["User"], "1000");
+    // Another output takes nothing from the entry of the tag in a catalogue of the original.
+    let entry = root.join("t/extra/1");
+    assert!(entry.join("rootfs").is_file());
+    let metadata = fs_err::read(entry.join("metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(
+        metadata["BuildConfig"]["PostBuildCommands"],
+        serde_json::json!(["ls / > /post"])
+    );
 
     let run = context(&home, b"FROM scratch\nCOPY f /f\nRUN [\"/f\"]\n");
     // An architecture that no interpreter is registered for anywhere.
