@@ -1,6 +1,7 @@
 //! A failed command: the error, where it is in a file, what to do about it, and the exit code.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::report::diagnostic::{Snippet, render};
@@ -61,9 +62,35 @@ impl Failure {
 
     /// Tells the person, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        output::note(render(&*self.error, self.snippet.as_ref(), &self.hints).trim_end());
+        let mut hints = self.hints.clone();
+        if is_full(&*self.error) && !hints.iter().any(|hint| hint.contains("free some space")) {
+            hints.push("free some space, or point --home to a larger disk".to_owned());
+        }
+        output::note(render(&*self.error, self.snippet.as_ref(), &hints).trim_end());
         ExitCode::from(self.code)
     }
+}
+
+/// Whether a full disk is the reason, somewhere beneath.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        let text = error.to_string();
+        // What another process met comes as a text.
+        if matches!(
+            kind,
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        ) || text.contains("No space left on device")
+            || text.contains("no space is left")
+        {
+            return true;
+        }
+        at = error.source();
+    }
+    false
 }
 
 impl<E: Error + 'static> From<E> for Failure {

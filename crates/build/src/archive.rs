@@ -58,8 +58,8 @@ pub(crate) fn open(
         position: 0,
         size,
     };
-    let reader = StoppableRead::new(reader, cancel);
-    match unpack(store, io::BufReader::with_capacity(256 << 10, reader)) {
+    let reader = io::BufReader::with_capacity(256 << 10, reader);
+    match unpack(store, reader, cancel) {
         Ok(found) => Ok(found.map(|(_, layer)| layer)),
         Err(error) => Err(CopyError::caused(
             CopyErrorKind::Archive,
@@ -78,10 +78,16 @@ pub(crate) fn may_be_archive(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it cannot be read, or is an archive and is damaged, too large or climbs out of the root.
-pub(crate) fn unpack(store: &Store, reader: impl BufRead) -> io::Result<Option<(Digest, Layer)>> {
-    let Some(mut plain) = decompressed(reader)? else {
+pub(crate) fn unpack(
+    store: &Store,
+    reader: impl BufRead,
+    cancel: &Cancel,
+) -> io::Result<Option<(Digest, Layer)>> {
+    let Some(plain) = decompressed(reader)? else {
         return Ok(None);
     };
+    // Few bytes may become many, so the stop is looked at behind the decompression.
+    let mut plain = StoppableRead::new(plain, cancel);
     let mut head = Vec::with_capacity(HEAD);
     match (&mut plain).take(HEAD as u64).read_to_end(&mut head) {
         Ok(_) if looks_like_tar(&head) => {}

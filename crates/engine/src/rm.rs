@@ -23,6 +23,8 @@ pub fn rm(paths: &Paths, wanted: &str, force: bool) -> Result<(), InstanceError>
             InstanceErrorKind::Running,
             format!("the VM {wanted} runs: stop it first, or remove it with 'firebuild rm -f'"),
         )),
+        // Its owner may remove it at any moment, too.
+        Err(_) if !instance.dir().exists() => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -50,7 +50,9 @@ fn mount(args: &[&str], at: &Path) {
 /// Whether a failure says that the disk is full and what to do about it, in a few lines.
 fn says_so(done: &Done) -> bool {
     let text = done.err();
-    text.contains("No space left") && text.contains("free some space") && !text.contains("panicked")
+    text.to_lowercase().contains("no space")
+        && text.contains("free some space")
+        && !text.contains("panicked")
 }
 
 /// A base as an archive, so that homes of any size can take it.
@@ -166,7 +168,9 @@ fn kernels_and_machines_in_a_home_without_room() {
     disk.resize("400m");
     let _ = disk.fb(&["kernel", "import", &deb]).ok();
     let _ = disk.fb(&["image", "load", &base, "-t", "base:1"]).ok();
-    let _ = disk.fb(&["run", "--print=spec", "base:1"]).ok();
+    let _ = disk
+        .fb(&["run", "--print=spec", "base:1", "--", "true"])
+        .ok();
     // Everything is there, and there is no room for anything more.
     let mut fill = Command::new("dd");
     let file = format!("of={}", disk.0.join("fill").display());
@@ -174,7 +178,7 @@ fn kernels_and_machines_in_a_home_without_room() {
     assert_ne!(filled.code, 0);
     for args in [
         &["run", "--rm", "base:1", "--", "true"][..],
-        &["run", "-d", "base:1"],
+        &["run", "-d", "base:1", "--", "true"],
     ] {
         let done = disk.fb(args);
         assert!(

@@ -17,11 +17,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Runs with a limit on what memory the process may hold, in MiB, and gives the most that it held.
+/// Runs a command and gives the most memory that its process held, in MiB.
 fn measured(command: &mut Command) -> (Done, u64) {
-    let (ended, mut peak) = (AtomicBool::new(false), 0);
+    /// Also when the command takes too long, which is a panic.
+    struct Ended<'a>(&'a AtomicBool);
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let ended = AtomicBool::new(false);
     let (program, started) = (command.get_program().to_owned(), std::process::id());
-    let done = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut peak = 0;
             while !ended.load(Ordering::Relaxed) {
@@ -30,12 +37,12 @@ fn measured(command: &mut Command) -> (Done, u64) {
             }
             peak
         });
-        let done = run(command, LIMIT);
-        ended.store(true, Ordering::Relaxed);
-        peak = watcher.join().unwrap();
-        done
-    });
-    (done, peak)
+        let done = {
+            let _ended = Ended(&ended);
+            run(command, LIMIT)
+        };
+        (done, watcher.join().unwrap())
+    })
 }
 
 /// The most that any child which runs this program has held so far, in MiB.
@@ -190,10 +197,16 @@ fn files_without_an_end() {
 #[test]
 fn a_hundred_thousand_files() {
     let home = Home::new();
-    let context = home.context(
-        "many",
-        &[("Dockerfile", b"FROM scratch\nCOPY files /files\n")],
-    );
+    // In memory, where there is such a place: a disk that others use takes minutes for so many.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory } else { home.path() };
+    let many = tempfile::tempdir_in(place).unwrap();
+    let context = many.path();
+    fs_err::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY files /files\n",
+    )
+    .unwrap();
     for directory in 0..100 {
         let directory = context.join(format!("files/{directory}"));
         fs_err::create_dir_all(&directory).unwrap();
@@ -236,12 +249,12 @@ fn a_line_of_four_megabytes_is_shown_in_part() {
         done.err()
     );
     assert!(peak < 200, "{peak} MiB");
-    // The same in pieces is a line that the language allows.
+    // The same in pieces is more than a word may have.
     let pieces = "LABEL a=".to_owned() + &format!("{}\\\n", "x".repeat(60_000)).repeat(70) + "y\n";
     let text = format!("FROM scratch\n{pieces}");
     let context = home.context("pieces", &[("Dockerfile", text.as_bytes())]);
     let done = home.fb(["build", "-t", "t/l:1", &context.display().to_string()]);
-    let fits = done.code == 0 || (done.code == 1 && done.err().len() < 2000);
+    let fits = done.code == 1 && done.err().len() < 8000;
     assert!(fits, "{}: {} bytes", done.code, done.err().len());
 }
 
@@ -264,7 +277,7 @@ fn ctrl_c_ends_work_on_large_files() {
             "-euo",
             "pipefail",
             "-c",
-            "truncate -s 6G zeros; tar -cf - zeros | zstd -q -1 > bomb.tar.zst; rm zeros",
+            "truncate -s 3G zeros; tar -cf - zeros | zstd -q -1 > bomb.tar.zst; rm zeros",
         ]);
         let _ = run(make.current_dir(&bomb), LIMIT).ok();
         cases.push(bomb);

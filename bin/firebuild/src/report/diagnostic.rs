@@ -29,12 +29,14 @@ pub(crate) struct Snippet {
 
 /// The longest part of a source line that is shown; a Dockerfile line may have megabytes.
 const SHOWN_COLUMNS: usize = 160;
+/// A longer message loses its middle; in bytes.
+const SHOWN_MESSAGE: usize = 4000;
 /// More lines than this of a long instruction are cut.
 const SHOWN_LINES: usize = 8;
 
 /// The text of an error: message, snippet, causes, hints.
 pub(crate) fn render(error: &dyn Error, snippet: Option<&Snippet>, hints: &[String]) -> String {
-    let mut text = format!("error: {error}\n");
+    let mut text = format!("error: {}\n", shortened(error.to_string()));
     if let Some(snippet) = snippet {
         text.push_str(&source(snippet));
     }
@@ -43,7 +45,7 @@ pub(crate) fn render(error: &dyn Error, snippet: Option<&Snippet>, hints: &[Stri
     while let Some(error) = cause {
         let message = error.to_string();
         if message != last {
-            let _ = writeln!(text, "  caused by: {message}");
+            let _ = writeln!(text, "  caused by: {}", shortened(message.clone()));
         }
         last = message;
         cause = error.source();
@@ -52,6 +54,16 @@ pub(crate) fn render(error: &dyn Error, snippet: Option<&Snippet>, hints: &[Stri
         let _ = writeln!(text, "hint: {hint}");
     }
     text
+}
+
+/// A message as people can read it: it may name a value that has megabytes.
+fn shortened(mut message: String) -> String {
+    if message.len() > SHOWN_MESSAGE {
+        let end = message.split_off(floor(&message, message.len() - SHOWN_MESSAGE / 4));
+        message.truncate(floor(&message, SHOWN_MESSAGE / 2));
+        message = format!("{message} … {end}");
+    }
+    message
 }
 
 /// The lines of a snippet with their numbers and a caret below the place.
@@ -162,6 +174,8 @@ mod tests {
         let long = "x".repeat(1 << 20);
         let text = source(&snippet(&long, 500_000..500_003));
         assert!(text.len() < 1000 && text.contains("^^^"), "{text}");
+        let text = render(&std::io::Error::other(format!("é{long}.")), None, &[]);
+        assert!(text.len() < 5000 && text.ends_with("xx.\n"), "{text}");
         source(&snippet("é", 1..99));
         source(&snippet("", 0..0));
         source(&snippet("a\n", 2..2));

@@ -59,7 +59,7 @@ impl Remote<'_> {
             return Ok(Stream::Text(head));
         }
         let whole = BufReader::with_capacity(256 << 10, Cursor::new(head).chain(reader));
-        match archive::unpack(self.store, whole).map_err(failed)? {
+        match archive::unpack(self.store, whole, self.cancel).map_err(failed)? {
             Some((blob, layer)) => self
                 .unpacked(&blob, layer)
                 .map(Stream::Files)
