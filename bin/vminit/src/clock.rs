@@ -8,6 +8,9 @@ use crate::journal::Journal;
 /// A difference to the host's clock below this one is not worth a step, in nanoseconds.
 const TOLERANCE_NS: u64 = 2_000_000;
 
+/// A difference below this one may be the way that the time has come, in nanoseconds.
+const DRIFT_NS: u64 = 100_000_000;
+
 /// Nanoseconds since 1970.
 pub(crate) fn unix_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
@@ -36,6 +39,13 @@ pub(crate) fn set(unix: u64, journal: &mut Journal) {
     };
     if let Err(error) = clock_settime(ClockId::Realtime, time) {
         journal.warning(&format!("cannot set the clock: {error}"));
+    }
+}
+
+/// Follows the host's time while the machine runs. What the message has been on its way is no reason for a step.
+pub(crate) fn follow(unix: u64, journal: &mut Journal) {
+    if unix_ns().abs_diff(unix) >= DRIFT_NS {
+        set(unix, journal);
     }
 }
 

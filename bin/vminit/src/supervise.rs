@@ -311,7 +311,7 @@ impl<'a> Supervisor<'a> {
                 | HostMessage::SessionSignal { .. }
                 | HostMessage::SessionWindowSize { .. }
                 | HostMessage::SessionClose { .. } => self.session(&message),
-                HostMessage::Clock { unix_ns } => clock::set(unix_ns, self.journal),
+                HostMessage::Clock { unix_ns } => clock::follow(unix_ns, self.journal),
                 HostMessage::Task(_) | HostMessage::Connected { .. } => self
                     .journal
                     .warning("a task came, and this guest runs an application"),

@@ -396,9 +396,6 @@ fn machines_are_planned_from_profiles_and_directories() {
             "no QEMU, jq, kernel package or static busybox",
         );
     }
-    let key = reader.at("path/to/the/identity.pub");
-    fs_err::create_dir_all(key.parent().unwrap()).unwrap();
-    fs_err::write(&key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHx me@home\n").unwrap();
     let line = with_profiles(
         "sudo $GOPATH/bin/firebuild run \\
     --profile=standard \\

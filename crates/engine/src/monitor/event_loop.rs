@@ -15,6 +15,7 @@ mod health;
 mod metadata;
 mod pausing;
 mod streams;
+mod time;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -71,6 +72,8 @@ pub(crate) struct EventLoop<'a, 'f> {
     told: health::Told,
     /// What the guest finds as its metadata.
     metadata: Option<Document>,
+    /// When the guest was told the time.
+    time_told: Option<Instant>,
     /// When the application began.
     began: Option<Instant>,
     /// How often the policy has started it again.
@@ -171,6 +174,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             last_words: None,
             told: health::Told::default(),
             metadata: None,
+            time_told: None,
             began: None,
             restarts: 0,
             stopped: false,
@@ -203,6 +207,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             self.sessions();
             self.deadlines();
             self.write_health();
+            self.tell_time();
             if state == MachineState::Ended && self.channel_closed && self.is_drained() {
                 self.sessions.machine_ended();
                 if self.sessions.is_empty() || self.give_up {
@@ -362,6 +367,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             self.deadline,
             self.kill_at,
             self.health_due(),
+            self.time_due(),
             self.sessions.wake_at(),
         ];
         let deadline = deadlines.into_iter().flatten().min();
