@@ -7,7 +7,8 @@
 //! middle of a build.
 //!
 //! Where the lease cannot be written (a full disk), the shared lock is kept until the end: removal then waits for that
-//! process, as it would for a firebuild that knows no leases.
+//! process, as it would for a firebuild that knows no leases. Not for itself, though: who makes room on a full disk knows
+//! what it uses, written or not.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -39,7 +40,7 @@ struct State {
     gate: File,
     /// Ours in `leases/`, from the first use on.
     file: Option<File>,
-    /// Relative paths that stand in it.
+    /// Relative paths that stand in it, or would.
     names: HashSet<PathBuf>,
     /// A lease could not be written: `gate` stays locked.
     shut: bool,
@@ -69,20 +70,24 @@ impl Leases {
         take: impl FnOnce() -> Result<(bool, T), StoreError>,
     ) -> Result<T, StoreError> {
         let mut state = self.state();
-        if state.shut || state.names.contains(name) {
+        if state.names.contains(name) {
             return take().map(|(_, value)| value);
+        }
+        if state.shut {
+            let result = take();
+            if let Ok((true, _)) = &result {
+                state.names.insert(name.to_owned());
+            }
+            return result.map(|(_, value)| value);
         }
         lock(&state.gate, FlockOperation::LockShared).at("cannot lock the store for", name)?;
         let result = take();
         if let Ok((true, _)) = &result {
-            match self.write(&mut state, name) {
-                Ok(()) => {
-                    state.names.insert(name.to_owned());
-                }
-                Err(_) => {
-                    state.shut = true;
-                    return result.map(|(_, value)| value);
-                }
+            let written = self.write(&mut state, name);
+            state.names.insert(name.to_owned());
+            if written.is_err() {
+                state.shut = true;
+                return result.map(|(_, value)| value);
             }
         }
         let _ = flock(&state.gate, FlockOperation::Unlock);
@@ -129,15 +134,28 @@ impl Leases {
 
     /// Takes the store's lock exclusively, while `hold` lives. Waits for uses that are written down right now, and for
     /// processes that keep the lock, until `stop` says so: then nothing.
-    pub(crate) fn shut_out(&self, stop: &dyn Fn() -> bool) -> Result<Option<Gate>, StoreError> {
+    pub(crate) fn shut_out(&self, stop: &dyn Fn() -> bool) -> Result<Option<Gate<'_>>, StoreError> {
         // A description of its own: our own threads go on leasing through the other, and are shut out as well.
         let gate = File::options()
             .read(true)
             .open(self.gate_path())
             .at("cannot open", &self.gate_path())?;
+        {
+            let state = self.state();
+            if state.shut {
+                let _ = flock(&state.gate, FlockOperation::Unlock);
+            }
+        }
+        let gate = Gate {
+            file: Some(gate),
+            leases: self,
+        };
+        let Some(file) = &gate.file else {
+            return Ok(None);
+        };
         loop {
-            match flock(&gate, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Gate(gate))),
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(gate)),
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if !stop() => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -158,7 +176,28 @@ impl Leases {
 
 /// The store's lock, held exclusively.
 #[derive(Debug)]
-pub(crate) struct Gate(#[expect(dead_code, reason = "its end is what counts")] File);
+pub(crate) struct Gate<'a> {
+    file: Option<File>,
+    leases: &'a Leases,
+}
+
+impl Gate<'_> {
+    /// What the holder itself uses.
+    pub(crate) fn own_uses(&self) -> HashSet<PathBuf> {
+        self.leases.state().names.clone()
+    }
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        self.file = None;
+        let state = self.leases.state();
+        if state.shut {
+            // As before: nothing that we use and could not write down is removed by others.
+            let _ = lock(&state.gate, FlockOperation::LockShared);
+        }
+    }
+}
 
 fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
     loop {

@@ -179,6 +179,7 @@ impl Store {
             ));
         };
         let users = lease::of_the_living(&self.root);
+        let own = gate.own_uses();
         let needed = needed.now(self)?;
         let mut trash = Vec::new();
         for (item, aside) in batch.iter().copied().zip(aside) {
@@ -189,7 +190,7 @@ impl Store {
                 .name
                 .parse::<Digest>()
                 .is_ok_and(|digest| needed.contains_key(&digest));
-            if !same || wanted || users.contains_key(name) {
+            if !same || wanted || users.contains_key(name) || own.contains(name) {
                 continue;
             }
             match fs_err::rename(&item.path, &aside) {

@@ -227,6 +227,34 @@ fn what_became_of_use_since_the_list_stays() {
     assert!(store.check(&|| false).unwrap().faults.is_empty());
 }
 
+/// A file in the place of the directory of leases stands for a disk without room: no use can be written down.
+#[test]
+fn room_is_made_where_no_use_can_be_written_down() {
+    let (_directory, store) = store();
+    fill(store.root());
+    let leases = store.root().join("leases");
+    let _ = std::fs::remove_dir_all(&leases);
+    std::fs::write(&leases, b"").unwrap();
+    assert!(store.has_blob(&Digest::of("cached")));
+    let items = store.inventory().unwrap();
+    let pruned = store.prune(&items, &policy(true), &|| false).unwrap();
+    assert!(pruned.failed.is_empty(), "{:?}", pruned.failed);
+    assert!(!store.blob_path(&Digest::of("lonely")).exists());
+    assert!(
+        store.blob_path(&Digest::of("cached")).exists(),
+        "it is in use"
+    );
+    // Others know nothing of that, and keep away.
+    let other = Store::open(store.root()).unwrap();
+    let began = std::time::Instant::now();
+    let busy = other.prune(&items, &policy(true), &|| began.elapsed().as_millis() > 50);
+    assert_eq!(busy.unwrap_err().kind(), StoreErrorKind::Busy);
+    drop(store);
+    let items = other.inventory().unwrap();
+    other.prune(&items, &policy(true), &|| false).unwrap();
+    assert!(!other.blob_path(&Digest::of("cached")).exists());
+}
+
 #[test]
 fn nothing_is_removed_from_a_damaged_store() {
     let (_directory, store) = store();

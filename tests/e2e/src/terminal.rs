@@ -85,13 +85,16 @@ impl Terminal {
             .expect("a terminal takes what is typed");
     }
 
-    /// Waits until something is on the screen; what was there before it is forgotten.
+    /// Waits until something is on the screen; it and what was there before it are forgotten.
     ///
     /// # Panics
     /// When it does not come.
     pub fn expect(&mut self, wanted: &str) {
         let mut buffer = [0; 1024];
-        while !self.seen.contains(wanted) {
+        let end = loop {
+            if let Some(at) = self.seen.find(wanted) {
+                break at + wanted.len();
+            }
             let mut fds = [PollFd::new(&self.screen, PollFlags::IN)];
             let timeout = Timespec {
                 tv_sec: PATIENCE,
@@ -103,7 +106,7 @@ impl Terminal {
             assert!(count > 0, "{wanted:?} did not come:\n{}", self.seen);
             self.seen
                 .push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-        self.seen.clear();
+        };
+        self.seen.drain(..end);
     }
 }
