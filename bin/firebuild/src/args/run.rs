@@ -66,7 +66,7 @@ pub(crate) struct RunArgs {
     /// Seconds from that signal to SIGKILL; -1 waits for ever (default: 10)
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(crate) stop_timeout: Option<i64>,
-    /// Start it again when it ends: no, on-failure[:N], always, unless-stopped
+    /// Start it again when it ends: no, on-failure or on-failure:N, always, unless-stopped
     #[arg(
         long,
         value_name = "POLICY",
