@@ -219,7 +219,8 @@ fn vm_reaches_the_outside_and_not_the_hosts_loopback() {
     }
     assert_eq!(ask_tcp("127.0.0.1:4001").unwrap(), "LOOPBACK-tcp hi");
     // The second half takes the guest's own loopback away, so that such packets leave it by the interface.
-    let script = "$net tcp 198.51.100.2:4999\n\
+    // IPv6 by passt begins when the guest's kernel has found its own link-local address to be nobody else's.
+    let script = "while ip -6 addr | grep -q tentative; do sleep 0.1; done; $net tcp 198.51.100.2:4999\n\
         for k in tcp udp; do for a in 198.51.100.2 [2001:db8::2]; do $net $k $a:4000; done; done\n\
         for k in tcp udp; do for a in 10.0.2.2 10.0.2.3 198.51.100.1 [fe80::fb:2%2] [2001:db8::1]; do $net $k $a:4001 & done; done; wait\n\
         ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null\n\
