@@ -219,7 +219,7 @@ fn vm_reaches_the_outside_and_not_the_hosts_loopback() {
     }
     assert_eq!(ask_tcp("127.0.0.1:4001").unwrap(), "LOOPBACK-tcp hi");
     // The second half takes the guest's own loopback away, so that such packets leave it by the interface.
-    // IPv6 by passt begins when the guest's kernel has found its own link-local address to be nobody else's.
+    // IPv6 by passt begins when the guest's kernel has found its own link-local address to be nobody else's; so below.
     let script = "while ip -6 addr | grep -q tentative; do sleep 0.1; done; $net tcp 198.51.100.2:4999\n\
         for k in tcp udp; do for a in 198.51.100.2 [2001:db8::2]; do $net $k $a:4000; done; done\n\
         for k in tcp udp; do for a in 10.0.2.2 10.0.2.3 198.51.100.1 [fe80::fb:2%2] [2001:db8::1]; do $net $k $a:4001 & done; done; wait\n\
@@ -322,7 +322,7 @@ fn published(lab: &Lab, passt: bool, addresses: &[&str]) {
         }
     }
     serve_on("127.0.0.1:4001".parse().unwrap(), "LOOPBACK");
-    let script = "$net tcp 10.0.2.2:4001 & $net udp 10.0.2.2:4001 & wait; $net serve 7000 & sleep 0.5; say ready\n\
+    let script = "while ip -6 addr | grep -q tentative; do sleep 0.1; done; $net tcp 10.0.2.2:4001 & $net udp 10.0.2.2:4001 & wait; $net serve 7000 & sleep 0.5; say ready\n\
         sleep 60; say exit";
     let backend = lab.backend(passt);
     let machine = lab.start(spec(lab, script, ports.clone()).unwrap(), &backend);
