@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::process::{Done, firebuild, run};
-use crate::skip::skip;
+use crate::skip::{missing, skip};
 
 /// Long enough for anything but a bootstrap on a slow machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -48,6 +48,20 @@ impl Home {
             .fb(["kernel", "import", &deb.display().to_string()])
             .ok();
         Some(home)
+    }
+
+    /// A home with a kernel, and a static busybox for the guests; nothing, with a skip, when a VM cannot be had.
+    #[must_use]
+    pub fn for_machines(test: &str) -> Option<(Self, Vec<u8>)> {
+        if let Some(program) = missing(&["qemu-system-x86_64"]) {
+            skip(test, "vm", &format!("{program} is not installed"));
+            return None;
+        }
+        let (Some(home), Some(busybox)) = (Self::with_kernel(), static_program()) else {
+            skip(test, "vm", "no kernel package or no static busybox");
+            return None;
+        };
+        Some((home, busybox))
     }
 
     /// Its directory.

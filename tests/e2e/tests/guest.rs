@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::{Done, Home, missing, run, skip, static_program};
+use firebuild_e2e::{Done, Home, run};
 use serde_json::Value;
 
 /// A boot under TCG on a busy machine.
@@ -16,14 +16,7 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHx me@home";
 
 /// A home with a kernel and an image with a shell and its usual programs; nothing, with a skip, when one cannot be had.
 fn home(test: &str) -> Option<Home> {
-    if let Some(program) = missing(&["qemu-system-x86_64"]) {
-        skip(test, "vm", &format!("{program} is not installed"));
-        return None;
-    }
-    let (Some(home), Some(busybox)) = (Home::with_kernel(), static_program()) else {
-        skip(test, "vm", "no kernel package or no static busybox");
-        return None;
-    };
+    let (home, busybox) = Home::for_machines(test)?;
     let dockerfile = b"FROM scratch\nCOPY --chmod=0755 busybox /bin/busybox\nCOPY etc /etc\n\
         RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
         HEALTHCHECK --interval=200ms --retries=2 CMD test -e /tmp/well && echo it is well\n\

@@ -448,18 +448,7 @@ fn fifty_vms_that_end_in_every_way_leave_nothing() {
     );
     eprintln!("FIREBUILD_LEAK_SEED={seed}");
     // One that ends well, so that directories which are kept are there.
-    let _ = home
-        .fb([
-            "run",
-            "--rm",
-            "--mem",
-            "128",
-            "--network=bridge",
-            NET_IMAGE,
-            "--",
-            "true",
-        ])
-        .ok();
+    one_that_ends_well(&home);
     let before = look(&home);
     proves_that_it_looks(&home, &before);
 
@@ -485,18 +474,7 @@ fn fifty_vms_that_end_in_every_way_leave_nothing() {
     assert!(ran > 0, "seed {seed}: none of them ran");
 
     // The next start finds what the killed ones left, before anybody purges.
-    let _ = home
-        .fb([
-            "run",
-            "--rm",
-            "--mem",
-            "128",
-            "--network=bridge",
-            NET_IMAGE,
-            "--",
-            "true",
-        ])
-        .ok();
+    one_that_ends_well(&home);
     let left: Vec<String> = look(&home).difference(&before).cloned().collect();
     assert!(left.is_empty(), "seed {seed}: {left:#?}");
 
@@ -509,4 +487,18 @@ fn fifty_vms_that_end_in_every_way_leave_nothing() {
     let records: Vec<_> = records.flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(records, [".lock"], "seed {seed}");
     assert!(begin.elapsed() < LIMIT, "it took {:?}", begin.elapsed());
+}
+
+fn one_that_ends_well(home: &Home) {
+    let args = [
+        "run",
+        "--rm",
+        "--mem",
+        "128",
+        "--network=bridge",
+        NET_IMAGE,
+        "--",
+        "true",
+    ];
+    let _ = home.fb(args).ok();
 }

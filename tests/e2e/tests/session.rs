@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::{Done, Home, Terminal, missing, run, skip, static_program};
+use firebuild_e2e::{Done, Home, Terminal, run};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -28,14 +28,7 @@ const SCRIPT: &str = "echo up; echo trouble >&2; trap 'echo user-signal' USR1; t
 const LARGE: usize = 200 << 20;
 
 fn home(test: &str) -> Option<Home> {
-    if let Some(program) = missing(&["qemu-system-x86_64"]) {
-        skip(test, "vm", &format!("{program} is not installed"));
-        return None;
-    }
-    let (Some(home), Some(busybox)) = (Home::with_kernel(), static_program()) else {
-        skip(test, "vm", "no kernel package or no static busybox");
-        return None;
-    };
+    let (home, busybox) = Home::for_machines(test)?;
     let dockerfile = b"FROM scratch\n\
         COPY --chmod=0755 busybox /bin/busybox\n\
         COPY --chmod=0755 busybox /bin/sh\n\
