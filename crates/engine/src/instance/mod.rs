@@ -26,9 +26,12 @@
 //! | no | free | | dead: a power cut, or somebody killed the owner |
 
 mod directory;
+mod documents;
 mod error;
 mod health;
+mod lock;
 mod name;
+mod one;
 mod process;
 mod record;
 mod restart;
@@ -38,15 +41,16 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Instance, Instances, Owned};
+pub use directory::Instances;
 pub use error::{InstanceError, InstanceErrorKind};
 pub use health::{Health, HealthLog};
 pub use name::{InstanceId, check_name};
+pub use one::{Instance, Owned};
 pub use process::{ProcessRef, boot_id};
 pub use record::{Ended, MASK, MachineRecord, NetworkRecord, Record, Started};
 pub use restart::{RestartPolicy, RestartPolicyError, Restarts};
 pub use state::State;
 
-pub(crate) use directory::RECORDS;
+pub(crate) use documents::RECORDS;
 pub(crate) use error::io;
 pub(crate) use record::FORMAT;
