@@ -24,6 +24,7 @@
 //! | [`packet`] | the Ethernet frames of a link |
 //! | [`entropy`] | entropy for the kernel's random numbers |
 //! | [`uevent`] | the kernel's news about devices |
+//! | [`unix`] | how much of what was written to a socket has been read |
 //! | [`vsock`] | connections between a machine and its host |
 //! | [`module`] | loading kernel modules |
 //! | [`reboot`] | the end of a machine |
@@ -52,4 +53,5 @@ pub mod spawn;
 #[cfg(test)]
 mod testing;
 pub mod uevent;
+pub mod unix;
 pub mod vsock;

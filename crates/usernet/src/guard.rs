@@ -18,10 +18,9 @@
 //! | IPv4 link-local addresses: the host's own link, 169.254.169.254 of clouds with the host's credentials | nothing |
 //! | anything else | let through |
 //!
-//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one. Two things that
-//! passt does wrong towards the guest are mended on the way: resets without ACK, and handshakes without an end
-//! (`handshake.rs`). Both sides speak
-//! the stream protocol of QEMU's `-netdev stream`: each frame after its length, four bytes, big endian.
+//! Only Ethernet types that passt knows go through (ARP, IPv4, IPv6), so nothing can hide in another one. Three things that
+//! passt does wrong are mended on the way: resets without ACK, handshakes without an end (`handshake.rs`), and what it makes
+//! of frames that come too close behind an opening segment (`pipe.rs`). Both sides speak the stream protocol of QEMU's `-netdev stream`: each frame after its length, four bytes, big endian.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,18 +33,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::guest::GATEWAY_IPV4;
-use crate::meter::{Limit, Meter};
+use crate::meter::Limit;
 
 mod handshake;
+mod pipe;
+
+use pipe::{Pipe, Way};
 
 /// Send buffer of the sockets that carry frames. passt drops what does not fit and waits for TCP to notice: with the usual
 /// 208 KiB a download is four times slower than with twice of it, and ten times slower than with this.
 pub const FRAME_BUFFER_BYTES: usize = 4 << 20;
 /// Longest frame that is taken, in bytes: QEMU's `NET_BUFSIZE` (`include/net/net.h`).
 pub const MAX_FRAME_BYTES: usize = 4096 + 65536;
-/// Bytes held for one direction.
-const BUFFER_BYTES: usize = 256 * 1024;
-const LENGTH_BYTES: usize = 4;
 
 /// What the gateway said to the guest by UDP, which the guest may answer.
 #[derive(Debug)]
@@ -227,6 +226,29 @@ fn ports(payload: &[u8]) -> Option<[u16; 2]> {
     Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
 }
 
+/// Whether this frame of the guest has, or may have, a TCP segment with SYN in it.
+fn opens(frame: &[u8]) -> bool {
+    const SYN: u8 = 0x02;
+    let Some((header, packet)) = frame.split_at_checked(14) else {
+        return false;
+    };
+    let segment = match header[12..14] {
+        [0x08, 0x00] if packet.get(9) == Some(&TCP) => {
+            packet.get(usize::from(packet[0] & 0xf) * 4..)
+        }
+        [0x86, 0xdd] => match packet.get(6) {
+            Some(&TCP) => packet.get(40..),
+            Some(&(UDP | ICMPV6)) | None => None,
+            // passt looks behind extension headers.
+            Some(_) => return true,
+        },
+        _ => None,
+    };
+    segment
+        .and_then(|segment| segment.get(13))
+        .is_some_and(|flags| flags & SYN != 0)
+}
+
 /// How frames come over the guest's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -271,197 +293,6 @@ pub(crate) fn do_not_block(fd: &OwnedFd) -> io::Result<()> {
     )?)
 }
 
-/// Which way a pipe goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    FromGuest,
-    ToGuest,
-}
-
-/// Bytes on their way in one direction.
-#[derive(Debug)]
-struct Pipe {
-    buffer: Vec<u8>,
-    /// Up to here the bytes have been written.
-    written: usize,
-    /// Up to here the bytes may be written: whole, allowed frames.
-    cleared: usize,
-    way: Way,
-    from: Framing,
-    to: Framing,
-    meter: Meter,
-}
-
-impl Pipe {
-    fn new(way: Way, from: Framing, to: Framing, limit: Limit) -> Self {
-        Self {
-            meter: Meter::new(limit, Instant::now()),
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-            written: 0,
-            cleared: 0,
-            way,
-            from,
-            to,
-        }
-    }
-
-    fn wants_input(&self) -> bool {
-        // What is written makes room, at the next `fill`; a frame is shorter than the buffer, so there always comes some.
-        let needed = match self.from {
-            Framing::Stream => 1,
-            Framing::Packets => LENGTH_BYTES + MAX_FRAME_BYTES,
-        };
-        self.buffer.len() - self.written + needed <= BUFFER_BYTES
-    }
-
-    fn has_output(&self) -> bool {
-        self.written < self.cleared
-    }
-
-    /// Reads what there is, a stream once; `false` at the end of the stream.
-    fn fill(&mut self, from: &OwnedFd, guard: &mut Guard) -> io::Result<bool> {
-        self.compact();
-        if self.from == Framing::Packets {
-            self.fill_from_packets(from)?;
-            self.clear_frames(guard)?;
-            return Ok(true);
-        }
-        let start = self.buffer.len();
-        self.buffer.resize(BUFFER_BYTES, 0);
-        let result = rustix::io::read(from, &mut self.buffer[start..]);
-        self.buffer.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(0) => Ok(false),
-            Ok(_) => {
-                self.clear_frames(guard)?;
-                Ok(true)
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn fill_from_packets(&mut self, from: &OwnedFd) -> io::Result<()> {
-        let mut end = self.buffer.len();
-        self.buffer.resize(BUFFER_BYTES, 0);
-        let mut result = Ok(());
-        while let Some(room) = self
-            .buffer
-            .get_mut(end..end + LENGTH_BYTES + MAX_FRAME_BYTES)
-        {
-            let (length, frame) = room.split_at_mut(LENGTH_BYTES);
-            match rustix::io::read(from, frame) {
-                Ok(0) => {}
-                Ok(count) => {
-                    let count32 = u32::try_from(count).unwrap_or(u32::MAX);
-                    length.copy_from_slice(&count32.to_be_bytes());
-                    end += LENGTH_BYTES + count;
-                }
-                // A link that is down says so once.
-                Err(Errno::INTR | Errno::NETDOWN) => {}
-                Err(Errno::AGAIN) => break,
-                Err(error) => {
-                    result = Err(error.into());
-                    break;
-                }
-            }
-        }
-        self.buffer.truncate(end);
-        result
-    }
-
-    fn compact(&mut self) {
-        self.buffer.drain(..self.written);
-        self.cleared -= self.written;
-        self.written = 0;
-    }
-
-    /// Moves `cleared` past every whole frame, and takes out those that may not pass.
-    fn clear_frames(&mut self, guard: &mut Guard) -> io::Result<()> {
-        let mut read = self.cleared;
-        let mut kept = self.cleared;
-        while let Some(length) = self.buffer[read..].first_chunk::<LENGTH_BYTES>() {
-            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-            if length == 0 || length > MAX_FRAME_BYTES {
-                return Err(io::Error::from(io::ErrorKind::InvalidData));
-            }
-            let end = read + LENGTH_BYTES + length;
-            if end > self.buffer.len() {
-                break;
-            }
-            self.meter.count(length as u64, 1);
-            let frame = &mut self.buffer[read + LENGTH_BYTES..end];
-            let passes = match self.way {
-                Way::FromGuest => {
-                    let allowed = guard.allows(frame);
-                    if allowed {
-                        guard.complete(frame);
-                    }
-                    allowed
-                }
-                Way::ToGuest => {
-                    guard.deliver(frame);
-                    true
-                }
-            };
-            if passes {
-                if kept != read {
-                    self.buffer.copy_within(read..end, kept);
-                }
-                kept += end - read;
-            }
-            read = end;
-        }
-        self.buffer.drain(kept..read);
-        self.cleared = kept;
-        Ok(())
-    }
-
-    /// Puts whole frames before what has not come completely, if there is room for them.
-    fn insert(&mut self, frames: &mut Vec<u8>) {
-        if !frames.is_empty() && self.wants_input() {
-            self.cleared += frames.len();
-            let at = self.cleared - frames.len();
-            self.buffer.splice(at..at, frames.drain(..));
-        }
-    }
-
-    /// Writes what the other side takes, to a stream once.
-    fn drain(&mut self, to: &OwnedFd) -> io::Result<()> {
-        if self.to == Framing::Packets {
-            return self.drain_to_packets(to);
-        }
-        match rustix::io::write(to, &self.buffer[self.written..self.cleared]) {
-            Ok(count) => {
-                self.written += count;
-                Ok(())
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn drain_to_packets(&mut self, to: &OwnedFd) -> io::Result<()> {
-        while self.written < self.cleared {
-            let rest = &self.buffer[self.written..self.cleared];
-            let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else {
-                break;
-            };
-            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-            let frame = &rest[..length.min(rest.len())];
-            match rustix::io::write(to, frame) {
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => break,
-                // What a link does not take is lost, as on any network.
-                Ok(_) | Err(Errno::NOBUFS | Errno::MSGSIZE | Errno::NETDOWN | Errno::INVAL) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.written += LENGTH_BYTES + frame.len();
-        }
-        Ok(())
-    }
-}
-
 /// Carries frames until a side closes.
 pub(crate) fn relay(
     guest: &OwnedFd,
@@ -486,7 +317,11 @@ pub(crate) fn relay(
             PollFd::from_borrowed_fd(guest.as_fd(), wanted(&out, out_waits.is_some(), &back)),
             PollFd::from_borrowed_fd(network.as_fd(), wanted(&back, back_waits.is_some(), &out)),
         ];
-        let timeout = out_waits.into_iter().chain(back_waits).min();
+        let timeout = out_waits
+            .into_iter()
+            .chain(back_waits)
+            .chain(out.look())
+            .min();
         let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -506,7 +341,7 @@ pub(crate) fn relay(
         }
         back.insert(&mut guard.completions);
         // Written at once after reading, without another poll: a full socket answers EAGAIN.
-        if out.has_output() {
+        if out.has_output() || out.look().is_some() {
             out.drain(network)?;
         }
         if back.has_output() {

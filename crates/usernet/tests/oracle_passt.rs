@@ -9,7 +9,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -31,6 +31,11 @@ struct Passt {
 
 impl Passt {
     fn start(test: &str, guarded: bool) -> Option<Self> {
+        Self::publishing(test, guarded, None)
+    }
+
+    /// The same with this port of the host published.
+    fn publishing(test: &str, guarded: bool, published: Option<u16>) -> Option<Self> {
         let directories = ["/usr/local/bin", "/usr/bin"].map(Path::new);
         let programs = directories.map(|directory| directory.join(PASST));
         let Some(program) = programs.iter().find(|program| program.is_file()) else {
@@ -73,6 +78,9 @@ impl Passt {
             "24",
         ]);
         command.args(["--gateway", "10.0.2.2", "--no-dhcp"]);
+        if let Some(port) = published {
+            command.args(["--tcp-ports", &format!("127.0.0.1/{port}:7001")]);
+        }
         if rustix::process::geteuid().is_root() {
             command.args(["--runas", "63999:63999"]);
         }
@@ -88,12 +96,28 @@ impl Passt {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         send(&mut guest, &arp());
+        let mut passt = Self { child, guest };
+        assert_eq!(passt.receive()[12..14], [0x08, 0x06], "passt answers ARP");
+        Some(passt)
+    }
+
+    /// The next frame for the guest.
+    fn receive(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
-        guest.read_exact(&mut length).unwrap();
-        let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
-        guest.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[12..14], [0x08, 0x06], "passt answers ARP");
-        Some(Self { child, guest })
+        self.guest.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        self.guest.read_exact(&mut frame).unwrap();
+        frame
+    }
+
+    /// The next TCP segment over IPv4 for the guest.
+    fn receive_tcp(&mut self) -> Vec<u8> {
+        loop {
+            let frame = self.receive();
+            if frame[12..14] == [0x08, 0x00] && frame[23] == 6 {
+                return frame[34..].to_vec();
+            }
+        }
     }
 }
 
@@ -105,8 +129,13 @@ impl Drop for Passt {
 }
 
 fn send(guest: &mut UnixStream, frame: &[u8]) {
+    guest.write_all(&measured(frame)).unwrap();
+}
+
+/// A frame as it goes over the socket.
+fn measured(frame: &[u8]) -> Vec<u8> {
     let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
-    guest.write_all(&[&length, frame].concat()).unwrap();
+    [&length, frame].concat()
 }
 
 fn ethernet(kind: u16, packet: &[u8]) -> Vec<u8> {
@@ -246,6 +275,64 @@ fn the_guards_are_the_frames_that_passt_would_take() {
     }
     // This mapping is why the guard looks at what goes to the gateway.
     assert_eq!(reached(&mut passt, &[GATEWAY]), [(GATEWAY, true, true)]);
+}
+
+/// A server that speaks first, whose frames reach passt late and together because the host is busy: without the barrier behind
+/// opening segments passt would never come back from them.
+#[test]
+fn frames_that_come_together_do_not_stop_passt() {
+    let test = "frames_that_come_together_do_not_stop_passt";
+    // A port that is free now; passt says nothing of one that it does not get, and then nobody answers.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let Some(mut passt) = Passt::publishing(test, true, Some(port)) else {
+        return;
+    };
+    for round in 0..3u32 {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        // What passt says of earlier connections may come first.
+        let syn = loop {
+            let segment = passt.receive_tcp();
+            if segment[13] == 0x02 {
+                break segment;
+            }
+        };
+        let acknowledged = u32::from_be_bytes(syn[4..8].try_into().unwrap()) + 1;
+        let segment = |sequence: u32, flags: u8, data: &[u8]| {
+            let mut tcp = [&syn[2..4], &syn[..2]].concat();
+            tcp.extend(sequence.to_be_bytes());
+            tcp.extend(acknowledged.to_be_bytes());
+            tcp.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            tcp.extend(data);
+            measured(&ipv4(GATEWAY, 6, tcp))
+        };
+        let begin = 1000 * (round + 1);
+        let opening = segment(begin, 0x12, b"");
+        let greeting = segment(begin + 1, 0x18, b"hello");
+        // The guest has repeated its SYN+ACK, then got the ACK and spoke.
+        let together = [&opening[..], &opening, &greeting].concat();
+        passt.guest.write_all(&together).unwrap();
+        let mut heard = [0; 5];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+        // Two SYNs of a connection that the guest opens.
+        let opening = measured(&ipv4(
+            Ipv4Addr::new(192, 0, 2, 9),
+            6,
+            tcp_syn(9, 50_000 + u16::try_from(round).unwrap()),
+        ));
+        passt
+            .guest
+            .write_all(&[&opening[..], &opening].concat())
+            .unwrap();
+    }
+    // It is still there.
+    send(&mut passt.guest, &arp());
+    while passt.receive()[12..14] != [0x08, 0x06] {}
 }
 
 #[test]
