@@ -5,12 +5,17 @@
 //! works below an excluded directory, so a walk may leave a directory out only when [`IgnorePatterns::skips_below`]
 //! says so.
 //!
-//! Paths are relative to the root, with slashes, without `.` and `..`; any bytes.
+//! Paths are relative to the root, with slashes, without `.` and `..`; any bytes. To hold one against a pattern takes at most
+//! the product of their lengths.
 
 use std::fmt;
 
-use crate::glob::{Glob, Set, check, decode};
+use crate::glob::check;
 use crate::limits::{MAX_FILE_BYTES, MAX_IGNORE_PATTERNS};
+
+mod steps;
+
+use steps::Steps;
 
 /// An ordered list of patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,18 +64,7 @@ enum Matcher {
     /// `**text`; with a slash in front it also matches without that slash.
     Suffix(Vec<u8>),
     /// Anything else.
-    Steps(Vec<Step>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    One(Glob),
-    /// The door of a `**` in the middle: goes inside, or past it (two further).
-    DeepEntry,
-    /// Inside of it: takes anything; behind a slash it may be left.
-    DeepInside,
-    /// `**` at the end: takes anything.
-    DeepEnd,
+    Steps(Steps),
 }
 
 impl IgnorePatterns {
@@ -165,7 +159,7 @@ impl IgnorePatterns {
         // The last pattern that matches decides.
         self.patterns
             .iter()
-            .rfind(|pattern| pattern.covers(path))
+            .rfind(|pattern| pattern.matcher.covers(path))
             .is_some_and(|pattern| !pattern.exception)
     }
 
@@ -173,28 +167,16 @@ impl IgnorePatterns {
     ///
     /// That is so when it is ignored itself and no exception can match anything below it.
     pub fn skips_below(&self, directory: &[u8]) -> bool {
-        self.is_ignored(directory)
-            && !self.patterns.iter().any(|pattern| {
-                // An exception that covers the directory itself has been outdone by a later pattern already.
-                pattern.exception
-                    && !pattern.covers(directory)
-                    && pattern.matcher.may_match_below(directory)
-            })
-    }
-}
-
-impl IgnorePattern {
-    /// Whether the pattern matches the path or a directory above it.
-    fn covers(&self, path: &[u8]) -> bool {
-        let parents = path
-            .iter()
-            .enumerate()
-            .filter(|&(_, &byte)| byte == b'/')
-            .map(|(at, _)| &path[..at]);
-        self.matcher.matches(path)
-            || parents
-                .into_iter()
-                .any(|parent| self.matcher.matches(parent))
+        if !self.is_ignored(directory) {
+            return false;
+        }
+        let below = [directory, b"/"].concat();
+        !self.patterns.iter().any(|pattern| {
+            // An exception that covers the directory itself has been outdone by a later pattern already.
+            pattern.exception
+                && !pattern.matcher.covers(directory)
+                && pattern.matcher.may_match_below(&below)
+        })
     }
 }
 
@@ -214,112 +196,39 @@ impl Matcher {
         if !pattern.contains(['*', '?', '[', ']', '\\']) {
             return Self::Exact(pattern.as_bytes().to_vec());
         }
-        let mut steps = Vec::new();
-        let mut chars = pattern.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '*' if chars.as_str().starts_with('*') => {
-                    chars.next();
-                    if chars.as_str().starts_with('/') {
-                        chars.next();
-                    }
-                    if chars.as_str().is_empty() {
-                        steps.push(Step::DeepEnd);
-                    } else {
-                        steps.extend([Step::DeepEntry, Step::DeepInside]);
-                    }
-                }
-                '*' => steps.push(Step::One(Glob::Star)),
-                '?' => steps.push(Step::One(Glob::Any)),
-                '[' => {
-                    let set = Set::parse(&mut chars);
-                    // The syntax was checked; an element that matches nothing stands in.
-                    steps.push(Step::One(set.map_or(Glob::Plain('\0'), Glob::Set)));
-                }
-                '\\' => steps.push(Step::One(Glob::Plain(chars.next().unwrap_or('\\')))),
-                c => steps.push(Step::One(Glob::Plain(c))),
-            }
-        }
-        Self::Steps(steps)
+        Self::Steps(Steps::new(pattern))
     }
 
-    fn matches(&self, path: &[u8]) -> bool {
+    /// Whether the pattern matches the path or a directory above it.
+    fn covers(&self, path: &[u8]) -> bool {
         match self {
-            Self::Exact(text) => path == text,
+            Self::Exact(text) => path
+                .strip_prefix(text.as_slice())
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
+            // What is below a path begins as the path does.
             Self::Prefix(text) => path.starts_with(text),
-            Self::Suffix(text) => {
+            Self::Suffix(text) => with_parents(path).any(|path| {
                 path.ends_with(text) || text.strip_prefix(b"/").is_some_and(|rest| path == rest)
-            }
-            Self::Steps(steps) => run(steps, path).last() == Some(&steps.len()),
+            }),
+            Self::Steps(steps) => steps.cover(path),
         }
     }
 
-    /// Whether some path below the directory can match.
-    fn may_match_below(&self, directory: &[u8]) -> bool {
-        let mut below = directory.to_vec();
-        below.push(b'/');
+    /// Whether some path below can match; `below` is the directory and a slash.
+    fn may_match_below(&self, below: &[u8]) -> bool {
         match self {
-            Self::Exact(text) => text.starts_with(&below),
-            Self::Prefix(text) => text.starts_with(&below) || below.starts_with(text),
+            Self::Exact(text) => text.starts_with(below),
+            Self::Prefix(text) => text.starts_with(below) || below.starts_with(text),
             Self::Suffix(_) => true,
-            // Something is left over after the directory.
-            Self::Steps(steps) => !run(steps, &below).is_empty(),
+            Self::Steps(steps) => steps.go_on_behind(below),
         }
     }
 }
 
-/// Walks all possibilities at once; gives the places reached at the end of the path, in ascending order.
-fn run(steps: &[Step], path: &[u8]) -> Vec<usize> {
-    let mut states = Vec::new();
-    add_state(steps, &mut states, 0);
-    states.sort_unstable();
-    let mut at = 0;
-    while let Some((c, length)) = decode(&path[at..]) {
-        at += length;
-        let mut next = Vec::new();
-        for &state in &states {
-            match steps.get(state) {
-                Some(Step::One(Glob::Star)) if c != '/' => add_state(steps, &mut next, state),
-                Some(Step::One(Glob::Any)) if c != '/' => add_state(steps, &mut next, state + 1),
-                Some(Step::One(Glob::Plain(plain))) if *plain == c => {
-                    add_state(steps, &mut next, state + 1);
-                }
-                Some(Step::One(Glob::Set(set))) if set.holds(c) => {
-                    add_state(steps, &mut next, state + 1);
-                }
-                Some(Step::DeepInside) => {
-                    add_state(steps, &mut next, state);
-                    if c == '/' {
-                        add_state(steps, &mut next, state + 1);
-                    }
-                }
-                Some(Step::DeepEnd) => add_state(steps, &mut next, state),
-                _ => {}
-            }
-        }
-        next.sort_unstable();
-        states = next;
-        if states.is_empty() {
-            break;
-        }
-    }
-    states
-}
-
-/// Adds a place and those reached from it without taking a character.
-fn add_state(steps: &[Step], states: &mut Vec<usize>, state: usize) {
-    let mut pending = vec![state];
-    while let Some(state) = pending.pop() {
-        if states.contains(&state) {
-            continue;
-        }
-        states.push(state);
-        match steps.get(state) {
-            Some(Step::One(Glob::Star) | Step::DeepEnd) => pending.push(state + 1),
-            Some(Step::DeepEntry) => pending.extend([state + 1, state + 2]),
-            _ => {}
-        }
-    }
+/// The path and every directory above it.
+fn with_parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = (0..path.len()).filter(|&at| path[at] == b'/');
+    ends.chain([path.len()]).map(|end| &path[..end])
 }
 
 /// Cleans a path like Go's `filepath.Clean`, then cuts a leading slash.
