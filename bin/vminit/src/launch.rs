@@ -43,7 +43,7 @@ struct ChildStreams {
 
 /// What every program of the application finds: who it is, its environment, its place. Made before the fork, so that the
 /// child only calls the kernel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     identity: Identity,
     env: Vec<CString>,

@@ -54,7 +54,10 @@ use boot::End;
 use journal::{Journal, open_console, write_line};
 
 fn main() -> ExitCode {
-    if let Some(code) = steps::task_main().or_else(sessions::helper_main) {
+    let helper = steps::task_main()
+        .or_else(sessions::helper_main)
+        .or_else(system::cue_main);
+    if let Some(code) = helper {
         return code;
     }
     if !rustix::process::getpid().is_init() {

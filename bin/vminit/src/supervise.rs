@@ -11,10 +11,13 @@
 //! Each phase but the first and the last has a deadline of its own; the last waits for the host as long as the host is
 //! there.
 
+mod beside;
+
 use std::time::{Duration, Instant};
 
 use firebuild_guest_proto::{
     ExitRecord, ExitStatus, GuestMessage, HealthCheck, Hello, HostMessage, Signal, StreamId,
+    WindowSize,
 };
 use firebuild_sys::pty;
 use firebuild_sys::signal::{self, SignalFd};
@@ -32,7 +35,7 @@ use crate::metadata::Metadata;
 use crate::mounts::{self, Writable};
 use crate::sessions::{Common, Sessions};
 use crate::stdio::{Ids, Stdio};
-use crate::system::System;
+use crate::system::{self, System};
 use crate::wait::timespec;
 
 /// How long what the application left behind has after SIGTERM.
@@ -80,6 +83,8 @@ pub(crate) struct Supervisor<'a> {
     system: Option<System>,
     /// The machine ends by this process although another one is its init.
     forced: bool,
+    /// The image's init is about to end what still runs.
+    last_word: bool,
     health: Option<Health>,
     metadata: Option<Metadata>,
     /// What else the host asks for while there is an application.
@@ -121,6 +126,7 @@ impl<'a> Supervisor<'a> {
             stdio: None,
             system: None,
             forced: false,
+            last_word: false,
             health: None,
             metadata: None,
             sessions: None,
@@ -171,6 +177,10 @@ impl<'a> Supervisor<'a> {
         self.stop_signal = stop_signal;
         match application {
             Some(application) => self.carry(application),
+            None if self
+                .system
+                .as_mut()
+                .is_some_and(|it| it.waiting().is_some()) => {}
             None => self.no_streams(),
         }
         self.run();
@@ -280,21 +290,7 @@ impl<'a> Supervisor<'a> {
             match message {
                 HostMessage::Hello(hello) => self.greet(&hello),
                 HostMessage::Signal { signal } => self.signal(signal),
-                HostMessage::WindowSize(size) => {
-                    let size = pty::Size {
-                        rows: size.rows,
-                        columns: size.columns,
-                    };
-                    if let Some(terminal) = self
-                        .application
-                        .as_ref()
-                        .and_then(|app| app.terminal.as_ref())
-                        && let Err(error) = pty::set_size(terminal, size)
-                    {
-                        self.journal
-                            .debug(&format!("cannot set the size of the terminal: {error}"));
-                    }
-                }
+                HostMessage::WindowSize(size) => self.resize(size),
                 HostMessage::Shutdown { grace_ms } => {
                     self.shut_down(Duration::from_millis(grace_ms))
                 }
@@ -339,6 +335,23 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    fn resize(&mut self, size: WindowSize) {
+        if let Some(waiting) = self.system.as_mut().and_then(System::waiting) {
+            return waiting.resize(size);
+        }
+        let size = pty::Size {
+            rows: size.rows,
+            columns: size.columns,
+        };
+        let application = self.application.as_ref();
+        if let Some(terminal) = application.and_then(|app| app.terminal.as_ref())
+            && let Err(error) = pty::set_size(terminal, size)
+        {
+            self.journal
+                .debug(&format!("cannot set the size of the terminal: {error}"));
+        }
+    }
+
     fn greet(&mut self, hello: &Hello) {
         if let Err(error) = Hello::new(Vec::new(), None).negotiate(hello) {
             self.journal.error(&error.to_string());
@@ -350,6 +363,14 @@ impl<'a> Supervisor<'a> {
 
     fn signal(&mut self, signal: Signal) {
         let Some(application) = &self.application else {
+            if self
+                .system
+                .as_mut()
+                .is_some_and(|it| it.waiting().is_some())
+            {
+                self.journal
+                    .warning(&format!("{signal} came before the application ran"));
+            }
             return;
         };
         // A unit's process is the init's child.
@@ -370,9 +391,11 @@ impl<'a> Supervisor<'a> {
 
     fn shut_down(&mut self, grace: Duration) {
         if self.phase == Phase::Running && self.deadline.is_none() {
+            let is_child = self.has_child();
             match &mut self.system {
-                Some(system) => system.shut_down(self.journal),
-                None => self.signal(self.stop_signal),
+                // Its end asks the init.
+                Some(system) if !is_child => system.shut_down(self.journal),
+                _ => self.signal(self.stop_signal),
             }
             self.deadline = Instant::now().checked_add(grace);
         }
@@ -383,11 +406,11 @@ impl<'a> Supervisor<'a> {
             match self.signals.read() {
                 Ok(Some(received)) if received.number == SIGCHLD => {}
                 // Beside another init this is its last word to all that still runs.
-                Ok(Some(received)) if self.system.is_some() => {
-                    if received.number == SIGTERM {
-                        self.system_ends(None);
-                    }
-                }
+                Ok(Some(received)) if self.system.is_some() => match received.number {
+                    SIGTERM => self.system_says_goodbye(),
+                    system::CUE => self.cue(),
+                    _ => {}
+                },
                 Ok(Some(_)) => self.shut_down(OWN_SHUTDOWN_GRACE),
                 Ok(None) => break,
                 Err(error) => {
@@ -420,41 +443,6 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// What the unit of the application tells.
-    fn look_at_system(&mut self) {
-        let Some(system) = &mut self.system else {
-            return;
-        };
-        if system.turn() && self.phase == Phase::Running {
-            self.application = None;
-            self.health = None;
-            system.shut_down(self.journal);
-        }
-    }
-
-    /// The image's init has ended everything else: the record is what is left to do. `status` is for an application that
-    /// has not ended by itself.
-    fn system_ends(&mut self, status: Option<ExitStatus>) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        if let Some(system) = &mut self.system {
-            system.turn();
-            let status = system
-                .status
-                .clone()
-                .or(status)
-                .unwrap_or(ExitStatus::Exited { code: 0 });
-            self.record = Some(ExitRecord {
-                status,
-                oom_killed: system.oom_killed,
-                finished_unix_ns: clock::unix_ns(),
-            });
-        }
-        self.health = None;
-        self.enter(Phase::Draining, Some(PIPE_GRACE));
-    }
-
     fn look_at_health(&mut self) {
         if let Some(health) = &mut self.health
             && let Some(report) = health.turn()
@@ -478,11 +466,8 @@ impl<'a> Supervisor<'a> {
             }
         );
         let oom_killed = was_killed && oom_kills() > application.oom_kills;
-        if let Some(system) = &mut self.system {
-            system.status = Some(status);
-            system.oom_killed = oom_killed;
-            system.shut_down(self.journal);
-            return;
+        if self.system.is_some() {
+            return self.end_system(status, oom_killed);
         }
         self.record = Some(ExitRecord {
             status,
@@ -505,15 +490,7 @@ impl<'a> Supervisor<'a> {
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
         match self.phase {
-            Phase::Running if late && self.system.is_some() => {
-                self.journal
-                    .warning("the image's init does not end in time; the machine ends without it");
-                self.forced = true;
-                self.system_ends(Some(ExitStatus::Signaled {
-                    signal: Signal::KILL,
-                    core_dumped: false,
-                }));
-            }
+            Phase::Running if late && self.system.is_some() => self.system_is_late(),
             Phase::Running if late => {
                 self.deadline = None;
                 self.signal(Signal::KILL);

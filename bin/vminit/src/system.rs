@@ -6,10 +6,13 @@
 //! ```
 //!
 //! systemd starts the application as a unit, which writes to named pipes of the agent and tells it by another one how it
-//! ended; beside any other init the agent starts the application itself. The end of the application shuts the machine down
-//! in order, and so does the host: the agent asks the init, the init ends what runs, the agent last. That signal is when
-//! the agent reports; the rest (file systems, the restart) is the init's.
+//! ended; beside any other init the agent starts the application itself, as soon as the system is up where the init can say
+//! so ([`inittab`]). The end of the application shuts the machine down in order, and so does the host: the agent asks the
+//! init, the init ends what runs, the agent last. That signal is when the agent reports; the rest (file systems, the
+//! restart) is the init's.
 
+mod inittab;
+mod request;
 mod unit;
 
 use std::fs::File;
@@ -18,15 +21,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use firebuild_guest_proto::{ExitStatus, FailureReason, RunConfig, Signal, StreamId};
+use firebuild_guest_proto::{ExitStatus, FailureReason, RunConfig, Signal, StreamId, WindowSize};
 use firebuild_sys::process::{Fork, exec, fork, leave};
-use firebuild_sys::signal;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use self::request::Kind;
 use crate::error::InitError;
 use crate::files;
 use crate::journal::Journal;
@@ -45,17 +48,19 @@ const INITS: [&str; 5] = [
 const DIRECTORY: &str = "/run/firebuild";
 /// The control group of the agent.
 const GROUP: &str = "/sys/fs/cgroup/firebuild";
-/// Asks systemd to restart in order (`systemd(1)`, SIGRTMIN+5).
-const SYSTEMD_REBOOT: i32 = 34 + 5;
-/// What Ctrl+Alt+Delete sends, which every other init takes for an order to restart.
-const SIGINT: i32 = 2;
+/// The signal by which the init says that the application may start.
+pub(crate) const CUE: i32 = inittab::CUE;
 /// The longest report of an init that cannot be executed, and the longest line of the unit.
 const MAX_TEXT: u64 = 4096;
+
+pub(crate) use inittab::cue_main;
 
 /// The init of the image, seen from the agent.
 #[derive(Debug)]
 pub(crate) struct System {
-    is_systemd: bool,
+    kind: Kind,
+    /// The application that waits for the init's cue.
+    waiting: Option<Box<Waiting>>,
     /// What the unit tells; none without a unit.
     events: Option<OwnedFd>,
     _terminal: Option<OwnedFd>,
@@ -66,6 +71,27 @@ pub(crate) struct System {
     pub(crate) status: Option<ExitStatus>,
     pub(crate) oom_killed: bool,
     asked: bool,
+}
+
+/// An application that starts when the system is up.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    config: RunConfig,
+    surroundings: Surroundings,
+}
+
+impl Waiting {
+    /// Starts it.
+    pub(crate) fn start(self) -> Result<Application, InitError> {
+        launch::start(&self.config, &self.surroundings)
+    }
+
+    /// Its terminal is to have this size.
+    pub(crate) fn resize(&mut self, size: WindowSize) {
+        if let Some(old) = &mut self.config.terminal {
+            *old = size;
+        }
+    }
 }
 
 /// The agent, and what it watches.
@@ -85,11 +111,11 @@ pub(crate) fn hand_over(
     journal: &mut Journal,
 ) -> Result<Handed, InitError> {
     let program = find(argv)?;
-    let is_systemd = is_systemd(&program);
+    let kind = Kind::of(&program);
     let mut application = None;
     let mut events = None;
     let mut terminal = None;
-    if has_application && is_systemd {
+    if has_application && kind == Kind::Systemd {
         own_run()?;
         let installed = unit::install(config, surroundings, DIRECTORY)?;
         application = Some(installed.application);
@@ -101,14 +127,25 @@ pub(crate) fn hand_over(
     if argv.is_empty() {
         argv.push(program.display().to_string());
     }
-    become_agent(&program, &argv)?;
+    let has_cue = has_application && kind != Kind::Systemd && inittab::is_there();
+    let mut waiting = None;
+    if has_cue {
+        // What cannot be found is told now.
+        surroundings.look_up(&config.argv)?;
+        waiting = Some(Box::new(Waiting {
+            config: config.clone(),
+            surroundings: surroundings.clone(),
+        }));
+    }
+    become_agent(&program, &argv, has_cue.then_some(kind))?;
     join_group(journal);
-    if has_application && !is_systemd {
+    if has_application && kind != Kind::Systemd && waiting.is_none() {
         application = Some(launch::start(config, surroundings)?);
     }
     Ok(Handed {
         system: System {
-            is_systemd,
+            kind,
+            waiting,
             events,
             _terminal: terminal,
             line: Vec::new(),
@@ -146,11 +183,6 @@ fn find(argv: &[String]) -> Result<PathBuf, InitError> {
     })
 }
 
-fn is_systemd(program: &Path) -> bool {
-    fs_err::canonicalize(program)
-        .is_ok_and(|real| real.file_name().is_some_and(|name| name == "systemd"))
-}
-
 /// systemd keeps `/run` as it finds it when something is mounted there.
 fn own_run() -> Result<(), InitError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -158,14 +190,21 @@ fn own_run() -> Result<(), InitError> {
         .map_err(|error| InitError::setup("cannot mount memory on /run", error))
 }
 
-/// Splits this process: process 1 executes the init, the child comes back as the agent.
-fn become_agent(program: &Path, argv: &[String]) -> Result<(), InitError> {
+/// Splits this process: process 1 executes the init, the child comes back as the agent. With `cue` the init is told to
+/// give it.
+fn become_agent(program: &Path, argv: &[String], cue: Option<Kind>) -> Result<(), InitError> {
     let broken = |error: Errno| InitError::setup("cannot make a pipe", error);
     let (report, init_report) = pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
     let forked = fork().map_err(|error| InitError::setup("cannot start a process", error))?;
     if let Fork::Parent(agent) = forked {
         drop(report);
-        let problem = execute(program, argv);
+        let told = cue.map_or(Ok(()), |kind| {
+            inittab::install(agent, kind == Kind::Busybox)
+        });
+        let problem = match told {
+            Ok(()) => execute(program, argv),
+            Err(error) => error.to_string(),
+        };
         let _ = rustix::io::write(&init_report, problem.as_bytes());
         drop(init_report);
         // The agent tells the host; then the machine is over.
@@ -226,14 +265,19 @@ impl System {
         if std::mem::replace(&mut self.asked, true) {
             return;
         }
-        let number = if self.is_systemd {
-            SYSTEMD_REBOOT
-        } else {
-            SIGINT
-        };
-        if let Err(error) = signal::send(Pid::INIT, number) {
+        if let Err(error) = self.kind.restart() {
             journal.warning(&format!("cannot ask the init to end: {error}"));
         }
+    }
+
+    /// The application that waits for the init's cue, for somebody who starts it.
+    pub(crate) fn take_waiting(&mut self) -> Option<Box<Waiting>> {
+        self.waiting.take()
+    }
+
+    /// The application that waits for the init's cue.
+    pub(crate) fn waiting(&mut self) -> Option<&mut Waiting> {
+        self.waiting.as_deref_mut()
     }
 
     /// The process that signals for the application go to, where it is not the agent's child.

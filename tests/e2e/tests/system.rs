@@ -1,4 +1,4 @@
-//! A whole system in a VM: a `baseos --full` base whose systemd is process 1, entered by ssh.
+//! A whole system in a VM: the image's own init is process 1. Debian's systemd, entered by ssh; busybox.
 #![allow(
     clippy::unwrap_used,
     reason = "helpers of tests: what fails here fails the test"
@@ -129,6 +129,31 @@ fn systemd_is_process_1_and_ssh_opens_the_door() {
         "{logged}"
     );
 
+    // The agent beside systemd: programs, copies, numbers.
+    let exec = fb(
+        &home,
+        &[
+            "exec",
+            "sys",
+            "sh",
+            "-c",
+            "id -un; echo \"$COLOUR\"; echo aside >&2; exit 3",
+        ],
+    )
+    .exits(3);
+    assert_eq!(exec.out(), "games\nit's \"$blue\" %n\n");
+    assert_eq!(exec.err(), "aside\n");
+    let unit = "sys:/run/systemd/system/firebuild-app.service";
+    let copy = home.path().join("unit");
+    let _ = fb(&home, &["cp", unit, &copy.display().to_string()]).ok();
+    let copied = fs_err::read_to_string(&copy).unwrap();
+    assert!(copied.contains("User=5\n"), "{copied}");
+    let top = fb(&home, &["top", "sys"]).ok().out();
+    assert!(top.contains("sshd") && top.contains("while :; do"), "{top}");
+    let stats = fb(&home, &["stats", "--no-stream", "--format", "json", "sys"]).ok();
+    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert!(stats["Sample"].is_object(), "{stats}");
+
     let _ = fb(&home, &["stop", "sys"]).ok();
     let seen: Value = serde_json::from_slice(&fb(&home, &["inspect", "sys"]).ok().stdout).unwrap();
     let console = fb(&home, &["logs", "--console", "sys"]).out();
@@ -141,4 +166,122 @@ fn systemd_is_process_1_and_ssh_opens_the_door() {
     );
     assert!(console.contains("reboot: Restarting system"), "{console}");
     let _ = fb(&home, &["rm", "sys"]).ok();
+}
+
+const INITTAB: &[u8] =
+    b"::sysinit:/bin/sh -c 'sleep 1; echo boot >>/order'\n::respawn:/bin/sleep 100000\n\
+    ::shutdown:/bin/sh -c 'echo shutdown >>/order; sync'\n";
+/// What runs beside busybox: it tells what it finds, and ends by the signal that it is asked to end by.
+const BESIDE: &str = r#"
+echo "as $(id -u) beside $(cat /proc/1/comm)"; echo application >>/order
+trap 'echo it stops; echo stop >>/order; exit 4' QUIT
+trap 'echo terminated; exit 5' TERM
+while :; do sleep 0.1; done
+"#;
+
+#[test]
+fn busybox_is_process_1_and_has_the_first_and_the_last_word() {
+    let test = "busybox_is_process_1_and_has_the_first_and_the_last_word";
+    let Some((home, busybox)) = Home::for_machines(test) else {
+        return;
+    };
+    let dockerfile = b"FROM scratch\nCOPY --chmod=0755 busybox /bin/busybox\nCOPY etc /etc\n\
+        COPY --chmod=0666 order /order\n\
+        RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+        RUN [\"/bin/busybox\", \"sh\", \"-c\", \"mkdir /sbin && ln -s /bin/busybox /sbin/init\"]\n\
+        STOPSIGNAL SIGQUIT\n";
+    let context = home.context(
+        "ctx",
+        &[
+            ("Dockerfile", dockerfile),
+            ("busybox", &busybox),
+            ("order", b""),
+            ("etc/inittab", INITTAB),
+            (
+                "etc/passwd",
+                b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n",
+            ),
+            ("etc/group", b"root:x:0:\napp:x:1000:\n"),
+        ],
+    );
+    let _ = home.build("test/init:1", &context).ok();
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "b",
+        "--init",
+        "system",
+        "--mem",
+        "192",
+        "--network",
+        "none",
+        "--mmds-version",
+        "1",
+        "--mmds-env",
+        "-e",
+        "COLOUR=light blue",
+        "-u",
+        "app",
+        "test/init:1",
+        "--",
+        "sh",
+        "-c",
+        BESIDE,
+    ];
+    let _ = fb(&home, &flags).ok();
+    let logs = || fb(&home, &["logs", "b"]).ok().out();
+    let code = || {
+        let seen = fb(&home, &["inspect", "b"]).ok().stdout;
+        let seen: Value = serde_json::from_slice(&seen).unwrap();
+        seen.pointer("/State/ExitCode").unwrap().as_u64().unwrap()
+    };
+    let runs = |count: usize| {
+        let begin = Instant::now();
+        while logs().matches("as 1000 beside init").count() != count {
+            let console = fb(&home, &["logs", "--console", "b"]);
+            assert!(begin.elapsed() < LIMIT, "{}\n{}", logs(), console.out());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    runs(1);
+    let exec = |words: &[&str]| {
+        let args = [&["exec", "-u", "root", "b"], words].concat();
+        fb(&home, &args).ok().out()
+    };
+    // The boot is over when it starts, and the agent answers beside both.
+    let order = exec(&["cat", "/order", "/etc/inittab"]);
+    assert!(order.starts_with("boot\napplication\n"), "{order}");
+    assert!(order.contains("sleep 100000"), "{order}");
+    let env = "http://169.254.169.254/latest/meta-data/Env/COLOUR";
+    assert_eq!(exec(&["wget", "-q", "-O", "-", env]), "light blue");
+    let top = fb(&home, &["top", "b"]).ok().out();
+    assert!(top.contains("sleep 100000"), "{top}");
+    let stats = fb(&home, &["stats", "--no-stream", "--format", "json", "b"]).ok();
+    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert!(stats["Sample"].is_object(), "{stats}");
+
+    // The application ends by its own signal, then the init ends the rest in order.
+    let _ = fb(&home, &["stop", "b"]).ok();
+    let console = fb(&home, &["logs", "--console", "b"]).out();
+    assert_eq!(code(), 4, "{console}");
+    assert!(console.contains("reboot: Restarting system"), "{console}");
+    let said = logs();
+    assert!(
+        said.contains("it stops") && !said.contains("terminated"),
+        "{said}"
+    );
+
+    // Once more; now the system ends by itself, and the application by the system's signal.
+    let _ = fb(&home, &["start", "b"]).ok();
+    runs(2);
+    assert_eq!(exec(&["grep", "-c", "/exe cue", "/etc/inittab"]), "1\n");
+    assert_eq!(
+        exec(&["cat", "/order"]),
+        "boot\napplication\nstop\nshutdown\nboot\napplication\n"
+    );
+    let _ = exec(&["reboot"]);
+    assert_eq!(fb(&home, &["wait", "b"]).ok().out(), "5\n");
+    assert!(logs().contains("terminated"), "{}", logs());
+    let _ = fb(&home, &["rm", "b"]).ok();
 }
