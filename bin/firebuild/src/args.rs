@@ -142,6 +142,7 @@ impl Command {
             Self::Run(args) => &args.run_cache,
             Self::Ls(args) => &args.run_cache,
             Self::Inspect(args) => &args.run_cache,
+            Self::Mmds(args) => args.command.run_cache(),
             Self::Logs(args) => &args.run_cache,
             Self::Exec(args) => &args.run_cache,
             Self::Attach(args) => &args.run_cache,

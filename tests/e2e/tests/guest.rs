@@ -212,6 +212,19 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
     until("the change", || {
         logs(&home, "g").contains("changed primary")
     });
+    // Another one in its place: what is not in it is gone.
+    fs_err::write(&patch, r#"{"latest":{"meta-data":{"role":"standby"}}}"#).unwrap();
+    let _ = fb(&home, &["mmds", "put", "g", &patch.display().to_string()]).ok();
+    let _ = fb(&home, &["kill", "-s", "USR2", "g"]).ok();
+    until("the other document", || {
+        logs(&home, "g").contains("changed standby")
+    });
+    let gone = ["mmds", "get", "g", "latest/meta-data/LocalHostname"];
+    let gone = fb(&home, &gone).exits(1);
+    assert!(gone.err().contains("LocalHostname"), "{}", gone.err());
+    fs_err::write(&patch, format!("{{\"a\":\"{}\"}}", "x".repeat(52_000))).unwrap();
+    let large = fb(&home, &["mmds", "put", "g", &patch.display().to_string()]).exits(1);
+    assert!(large.err().contains("51200 bytes"), "{}", large.err());
 
     // No file that others can read holds a value.
     let id = at(&home, "g", "/Id");
@@ -250,7 +263,7 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
     assert_eq!(at(&home, "g", "/State/Status"), "running");
     assert_eq!(logs(&home, "g").matches(KEY).count(), 2, "once in each run");
     let role = fb(&home, &["mmds", "get", "g", "latest/meta-data/role"]).ok();
-    assert_eq!(role.out(), "primary\n");
+    assert_eq!(role.out(), "standby\n");
     // One that runs is left alone.
     let _ = fb(&home, &["start", "g"]).ok();
     let pid = at(&home, "g", "/State/Pid");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use firebuild_engine::run::metadata::{Mmds, MmdsVersion};
 
+use crate::flags::RunCache;
+
 /// The metadata service of a VM.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MmdsArgs {
@@ -68,6 +70,8 @@ pub(crate) enum MmdsCommand {
         vm: String,
         /// Path in the document
         path: Option<String>,
+        #[command(flatten)]
+        run_cache: RunCache,
     },
     /// Replace the metadata of a running VM
     Put(MmdsDocument),
@@ -81,4 +85,16 @@ pub(crate) struct MmdsDocument {
     pub(crate) vm: String,
     /// JSON file; - is standard input
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) run_cache: RunCache,
+}
+
+impl MmdsCommand {
+    /// Where the VM's record is.
+    pub(crate) fn run_cache(&self) -> &RunCache {
+        match self {
+            Self::Get { run_cache, .. } => run_cache,
+            Self::Put(document) | Self::Patch(document) => &document.run_cache,
+        }
+    }
 }

@@ -19,7 +19,7 @@ const LARGEST: u64 = 1 << 20;
 /// Runs the command.
 pub(crate) fn run(paths: &Paths, args: &MmdsCommandArgs) -> Done {
     match &args.command {
-        MmdsCommand::Get { vm, path } => {
+        MmdsCommand::Get { vm, path, .. } => {
             let document = Value::Object(mmds::get(paths, vm)?);
             let path = path.as_deref().unwrap_or_default();
             let found = path
