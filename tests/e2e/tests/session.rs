@@ -120,6 +120,7 @@ fn a_vm_is_lived_in() {
     attached(&home);
     logs(&home);
     numbers_and_pauses(&home);
+    a_vmm_that_hangs(&home);
     the_end(&home);
 }
 
@@ -597,6 +598,39 @@ fn numbers_and_pauses(home: &Home) {
         .unwrap()
         .as_secs();
     assert!(here.abs_diff(guest) <= 2, "{guest} is not {here}");
+}
+
+fn a_vmm_that_hangs(home: &Home) {
+    let pid = inspect(home)["State"]["Pid"].to_string();
+    let signal = |name: &str| {
+        let done = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(done.success());
+    };
+    signal("-STOP");
+    let pause = || {
+        let mut pause = home.command(["pause", VM]);
+        pause.stdout(Stdio::null()).stderr(Stdio::piped());
+        pause.spawn().unwrap()
+    };
+    let mut both = [pause(), pause()];
+    // One of them waits for the VMM, the other one hears of that.
+    until("a pause that is told to wait", || {
+        both.iter_mut().any(|it| it.try_wait().unwrap().is_some())
+    });
+    // Meanwhile the monitor answers.
+    let _ = fb(home, &["mmds", "get", VM]).ok();
+    signal("-CONT");
+    let done = both.map(|it| it.wait_with_output().unwrap());
+    let words: String = done
+        .iter()
+        .map(|it| String::from_utf8_lossy(&it.stderr))
+        .collect();
+    assert!(words.contains("at this moment"), "{words}");
+    let well = done.iter().filter(|it| it.status.success()).count();
+    assert_eq!(well, 1, "{words}");
+    assert_eq!(inspect(home)["State"]["Status"], "paused");
+    let _ = fb(home, &["unpause", VM]).ok();
+    assert_eq!(sh(home, "echo here").ok().out(), "here\n");
 }
 
 fn the_end(home: &Home) {

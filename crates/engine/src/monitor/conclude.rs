@@ -77,7 +77,7 @@ pub(crate) fn own(
         let Launched {
             machine,
             agent,
-            pausing,
+            vmm,
             mut notices,
             metadata,
         } = launched;
@@ -95,7 +95,7 @@ pub(crate) fn own(
             }
             (front.notices)(Notice::Note(text));
         }
-        let finished = EventLoop::new(&owned, machine, agent, pausing, front, waiting)
+        let finished = EventLoop::new(&owned, machine, agent, vmm, front, waiting)
             .restarted(restarter.count())
             .with_metadata(metadata)
             .run();

@@ -93,6 +93,8 @@ pub enum Verdict {
     Answer(Answer),
     /// The connection stays until the instance has ended.
     Later,
+    /// The connection stays until the work of this number has been done ([`Server::settle`]).
+    Working(u64),
     /// The connection becomes a client's ([`NewSession`]).
     Session(SessionKind),
 }
@@ -171,6 +173,8 @@ pub struct Connection {
     stream: UnixStream,
     request: Vec<u8>,
     waiting: bool,
+    /// The number of the work that it waits for.
+    work: Option<u64>,
     /// It is to become a client's, and what of `request` belongs to that.
     session: Option<(SessionKind, usize)>,
 }
@@ -220,6 +224,14 @@ impl Server {
         std::mem::take(&mut self.sessions)
     }
 
+    /// Answers whoever waits for this work.
+    pub(crate) fn settle(&mut self, work: u64, answer: &Answer) {
+        let is_it = |connection: &mut Connection| connection.work == Some(work);
+        for connection in self.connections.extract_if(.., is_it) {
+            connection.answer(answer);
+        }
+    }
+
     /// Takes over those who wait at another one.
     pub(crate) fn adopt(&mut self, other: Server) {
         let waiting = other.connections.into_iter();
@@ -236,6 +248,8 @@ impl Server {
         for connection in self.connections {
             if connection.waiting {
                 connection.answer(&answer);
+            } else if connection.work.is_some() {
+                connection.answer(&Answer::refused("it has ended meanwhile"));
             }
         }
     }
@@ -249,6 +263,7 @@ impl Connection {
             stream,
             request: Vec::new(),
             waiting: false,
+            work: None,
             session: None,
         }
     }
@@ -275,12 +290,12 @@ impl Connection {
         let mut buffer = [0; 1024];
         loop {
             // What comes behind a request is its client's business.
-            if !self.waiting && self.request.contains(&b'\n') {
+            if !self.stays() && self.request.contains(&b'\n') {
                 break;
             }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
-                Ok(_) if self.waiting => {} // nothing more is expected
+                Ok(_) if self.stays() => {} // nothing more is expected
                 Ok(count) => self.request.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -290,7 +305,7 @@ impl Connection {
                 return false;
             }
         }
-        if self.waiting {
+        if self.stays() {
             return true;
         }
         let Some(end) = self.request.iter().position(|&byte| byte == b'\n') else {
@@ -309,12 +324,21 @@ impl Connection {
                 self.waiting = true;
                 true
             }
+            Verdict::Working(work) => {
+                self.work = Some(work);
+                true
+            }
             Verdict::Session(kind) => {
                 self.answer(&Answer::done());
                 self.session = Some((kind, end + 1));
                 false
             }
         }
+    }
+
+    /// Whether it has said what it came for, and waits.
+    fn stays(&self) -> bool {
+        self.waiting || self.work.is_some()
     }
 
     /// A short line fits into the socket's buffer; who does not take it gets none.
@@ -363,7 +387,9 @@ pub(crate) fn open(
     let patience = match request {
         Request::Wait => None,
         // The VMM is asked, which may have to finish with its disks first.
-        Request::Pause | Request::Unpause => Some(VMM_PATIENCE),
+        Request::Pause | Request::Unpause | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
+            Some(VMM_PATIENCE)
+        }
         _ => Some(PATIENCE),
     };
     stream.set_read_timeout(patience).map_err(failed)?;

@@ -32,10 +32,10 @@ use super::front::{Front, Notice};
 use super::output::Output;
 use super::report::News;
 use super::sessions::Sessions;
+use super::vmm::Vmm;
 use crate::instance::{Ended, Owned, RECORDS};
 use crate::log_file::LogWriter;
 use ending::failure;
-pub(crate) use pausing::Pausing;
 
 /// How long a guest may take to restart after its exit record was acknowledged.
 const RESTART: Duration = Duration::from_secs(5);
@@ -52,9 +52,13 @@ pub(crate) struct EventLoop<'a, 'f> {
     log: Option<LogWriter>,
     server: Option<Server>,
     sessions: Sessions,
-    pausing: Pausing,
+    vmm: Vmm,
     /// The processors stand.
     paused: bool,
+    /// They are about to stand, or to run again.
+    changing: bool,
+    /// The VMM is about to have another metadata document.
+    putting: bool,
     phase: Phase,
     /// Why the machine was ended by this side.
     ended_by: Option<EndedBy>,
@@ -128,7 +132,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
         owned: &'a Owned,
         machine: Machine,
         agent: Agent,
-        pausing: Pausing,
+        vmm: Vmm,
         front: Front<'f>,
         waiting: Option<Server>,
     ) -> Self {
@@ -161,8 +165,10 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             log,
             server,
             sessions: Sessions::default(),
-            pausing,
+            vmm,
             paused: false,
+            changing: false,
+            putting: false,
             phase: Phase::Booting,
             ended_by: None,
             deadline: None,
@@ -204,6 +210,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             self.input();
             self.signals();
             self.requests();
+            self.vmm();
             self.sessions();
             self.deadlines();
             self.write_health();
@@ -351,6 +358,9 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             server.poll_fds(&mut fds);
         }
         self.sessions.poll_fds(&mut fds);
+        if let Some(fd) = self.vmm.poll_fd() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
         fds.push(PollFd::new(&self.front.signals, PollFlags::IN));
         for output in [&self.front.stdout, &self.front.stderr]
             .into_iter()

@@ -16,8 +16,8 @@ use firebuild_vm::{Agent, Backend, CheckedSpec, LaunchPlan, Machine, RunDir, VmS
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::event_loop::Pausing;
 use super::order::Order;
+use super::vmm::Vmm;
 use super::{disk, initrd, network};
 use crate::error::Error;
 use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
@@ -34,7 +34,7 @@ const ENTROPY_BYTES: usize = 64;
 pub(crate) struct Launched {
     pub(crate) machine: Machine,
     pub(crate) agent: Agent,
-    pub(crate) pausing: Pausing,
+    pub(crate) vmm: Vmm,
     /// Things to tell once.
     pub(crate) notices: Vec<String>,
     /// What the guest finds as its metadata.
@@ -117,14 +117,14 @@ fn launch_in(
                 error,
             )
         })?;
-    let pausing = Pausing::new(backend, machine.take_control())
-        .serving_metadata(checked.spec().mmds.is_some());
+    let vmm =
+        Vmm::new(backend, machine.take_control()).serving_metadata(checked.spec().mmds.is_some());
     notices.extend(checked.notices().iter().cloned());
     notices.dedup();
     Ok(Launched {
         machine,
         agent,
-        pausing,
+        vmm,
         notices,
         metadata,
     })

@@ -29,6 +29,7 @@ mod report;
 mod restart;
 pub mod sessions;
 mod terminal;
+mod vmm;
 
 pub use detached::{HELPER, helper_main};
 pub use front::{Notice, Notices, Stdio};

@@ -81,10 +81,10 @@ impl EventLoop<'_, '_> {
         let number = match request {
             Request::Wait => return Verdict::Later,
             Request::Session | Request::Attach => return self.may_stay(request),
-            Request::Pause => return Verdict::Answer(self.pause(true)),
-            Request::Unpause => return Verdict::Answer(self.pause(false)),
+            Request::Pause => return self.pause(true),
+            Request::Unpause => return self.pause(false),
             Request::MmdsGet | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
-                return Verdict::Answer(self.mmds(request));
+                return self.mmds(request);
             }
             Request::Stop { signal, .. }
             | Request::Restart { signal, .. }
@@ -129,9 +129,7 @@ impl EventLoop<'_, '_> {
                 }
                 if signal == Signal::KILL {
                     // One whose processors stand would never hear of it.
-                    if self.paused {
-                        self.pause(false);
-                    }
+                    self.let_go_on();
                     self.deadline_within(REPORT);
                 }
                 if let Err(error) = self.agent.signal(signal) {
@@ -183,9 +181,7 @@ impl EventLoop<'_, '_> {
             self.end(EndedBy::Kill);
             return;
         }
-        if self.paused {
-            self.pause(false);
-        }
+        self.let_go_on();
         let asked = match signal {
             None => self.agent.shutdown(grace),
             Some(signal) => {

@@ -4,7 +4,8 @@ use firebuild_guest_proto::metadata::{Document, MAX_METADATA_BYTES, fits, merge}
 
 use super::EventLoop;
 use crate::instance::RECORDS;
-use crate::monitor::control::{Answer, Request};
+use crate::monitor::control::{Answer, Request, Verdict};
+use crate::monitor::vmm::Command;
 
 impl EventLoop<'_, '_> {
     /// What the guest has been given to find.
@@ -14,9 +15,10 @@ impl EventLoop<'_, '_> {
     }
 
     /// Answers a request that is about the document.
-    pub(super) fn mmds(&mut self, request: &Request) -> Answer {
+    pub(super) fn mmds(&mut self, request: &Request) -> Verdict {
+        let refused = |problem: String| Verdict::Answer(Answer::refused(problem));
         let Some(current) = &self.metadata else {
-            return Answer::refused("it was started without metadata (--no-mmds)");
+            return refused("it was started without metadata (--no-mmds)".to_owned());
         };
         let changed = match request {
             Request::MmdsPut { document } => document.clone(),
@@ -26,29 +28,41 @@ impl EventLoop<'_, '_> {
                 changed
             }
             _ => {
-                return Answer {
+                return Verdict::Answer(Answer {
                     document: Some(current.clone()),
                     ..Answer::done()
-                };
+                });
             }
         };
         if !fits(&changed) {
-            return Answer::refused(format!(
+            return refused(format!(
                 "the document would be larger than {MAX_METADATA_BYTES} bytes"
             ));
         }
-        match self.pausing.put_metadata(&changed) {
-            Ok(true) => {}
-            Ok(false) => {
-                if let Err(error) = self.agent.metadata(changed.clone()) {
-                    self.fault(&error);
-                    return Answer::refused("its guest does not take it");
-                }
+        if self.vmm.serves_metadata() {
+            // It would be made of the old document.
+            if self.putting {
+                return refused("its metadata are being changed at this moment".to_owned());
             }
-            Err(error) => return Answer::refused(error.to_string()),
+            return match self.vmm.tell(Command::Metadata(changed)) {
+                Ok(work) => {
+                    self.putting = true;
+                    Verdict::Working(work)
+                }
+                Err(problem) => refused(problem),
+            };
         }
-        let kept = self.owned.write(RECORDS.metadata, &changed);
-        self.metadata = Some(changed);
+        if let Err(error) = self.agent.metadata(changed.clone()) {
+            self.fault(&error);
+            return refused("its guest does not take it".to_owned());
+        }
+        Verdict::Answer(self.keep_metadata(changed))
+    }
+
+    /// The guest has this document; it is kept.
+    pub(super) fn keep_metadata(&mut self, document: Document) -> Answer {
+        let kept = self.owned.write(RECORDS.metadata, &document);
+        self.metadata = Some(document);
         match kept {
             Ok(()) => Answer::done(),
             Err(error) => Answer::refused(format!(

@@ -1,95 +1,85 @@
 //! What goes through the control connection of a VMM: stopping the processors and letting them run again; another metadata
-//! document, where the VMM serves it.
+//! document, where the VMM serves it. Whoever asked is answered when it has been done; the loop goes on meanwhile.
 
-use std::os::fd::OwnedFd;
-
-use firebuild_guest_proto::metadata::Document;
-use firebuild_vm::backend::ControlError;
-use firebuild_vm::{Backend, Control};
+use firebuild_vm::backend::{ControlError, ControlErrorKind};
 use jiff::Timestamp;
 
 use super::{EventLoop, Phase};
 use crate::instance::RECORDS;
-use crate::monitor::control::Answer;
-
-/// The control of a VMM, connected when it is first needed.
-pub(crate) struct Pausing {
-    backend: Box<dyn Backend>,
-    /// Whether the VMM serves the guest's metadata.
-    serves_metadata: bool,
-    connection: Option<OwnedFd>,
-    control: Option<Box<dyn Control>>,
-}
-
-impl Pausing {
-    pub(crate) fn new(backend: Box<dyn Backend>, connection: Option<OwnedFd>) -> Self {
-        Self {
-            backend,
-            serves_metadata: false,
-            connection,
-            control: None,
-        }
-    }
-
-    /// Says whether the VMM serves the guest's metadata.
-    pub(crate) fn serving_metadata(self, serves_metadata: bool) -> Self {
-        Self {
-            serves_metadata,
-            ..self
-        }
-    }
-
-    /// Gives the VMM another metadata document, where it is the one who serves it; whether it is.
-    pub(super) fn put_metadata(&mut self, document: &Document) -> Result<bool, ControlError> {
-        if !self.serves_metadata {
-            return Ok(false);
-        }
-        match self.control()? {
-            Some(control) => control.put_metadata(&document.clone().into()),
-            None => Ok(false),
-        }
-    }
-
-    fn control(&mut self) -> Result<Option<&mut Box<dyn Control>>, ControlError> {
-        if let Some(connection) = self.connection.take() {
-            self.control = Some(self.backend.control(connection)?);
-        }
-        Ok(self.control.as_mut())
-    }
-}
-
-impl std::fmt::Debug for Pausing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pausing")
-            .field("control", &self.control)
-            .finish_non_exhaustive()
-    }
-}
+use crate::monitor::control::{Answer, Verdict};
+use crate::monitor::vmm::{Command, Done};
 
 impl EventLoop<'_, '_> {
     /// Pauses the machine or lets it go on. A machine that is what it should be already is refused, as in Docker.
-    pub(super) fn pause(&mut self, wanted: bool) -> Answer {
+    pub(super) fn pause(&mut self, wanted: bool) -> Verdict {
+        let refused = |problem: &str| Verdict::Answer(Answer::refused(problem));
+        if self.changing {
+            return refused("it is being paused or let go on at this moment");
+        }
         if self.paused == wanted {
-            return Answer::refused(if wanted {
+            return refused(if wanted {
                 "it is paused already"
             } else {
                 "it is not paused"
             });
         }
         if self.phase != Phase::Running {
-            return Answer::refused("its application does not run");
+            return refused("its application does not run");
         }
-        let done = match self.pausing.control() {
-            Ok(Some(control)) if wanted => control.pause(),
-            Ok(Some(control)) => control.resume(),
-            Ok(None) => return Answer::refused("its VMM has no control connection"),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
+        match self.vmm.tell(command(wanted)) {
+            Ok(work) => {
+                self.changing = true;
+                Verdict::Working(work)
+            }
+            Err(problem) => refused(&problem),
+        }
+    }
+
+    /// Lets a paused machine go on, because it is to end; one that is about to be paused, too.
+    pub(super) fn let_go_on(&mut self) {
+        if self.paused || self.changing {
+            // A VMM that does not answer is ended when the time is over.
+            let _ = self.vmm.tell(Command::Resume);
+        }
+    }
+
+    /// Takes what the VMM has done.
+    pub(super) fn vmm(&mut self) {
+        while let Some(Done {
+            work,
+            command,
+            result,
+        }) = self.vmm.done()
+        {
+            let answer = match command {
+                Command::Pause => self.stands(true, result),
+                Command::Resume => self.stands(false, result),
+                Command::Metadata(document) => {
+                    self.putting = false;
+                    match result {
+                        Ok(()) => self.keep_metadata(document),
+                        Err(error) => Answer::refused(error.to_string()),
+                    }
+                }
+            };
+            if let Some(server) = &mut self.server {
+                server.settle(work, &answer);
+            }
+        }
+    }
+
+    /// The processors stand, or run again, unless that failed.
+    fn stands(&mut self, paused: bool, result: Result<(), ControlError>) -> Answer {
+        self.changing = false;
+        if let Err(error) = result {
+            // A VMM that comes back to itself still does what it was told: it is told the contrary.
+            if paused && *error.kind() == ControlErrorKind::Timeout {
+                let _ = self.vmm.tell(Command::Resume);
+            }
             return Answer::refused(error.to_string());
         }
-        self.paused = wanted;
-        let recorded = if wanted {
+        self.paused = paused;
+        let recorded = if paused {
             self.owned.write(RECORDS.paused, &Timestamp::now())
         } else {
             // Its clock stood still meanwhile.
@@ -103,5 +93,13 @@ impl EventLoop<'_, '_> {
             Ok(()) => Answer::done(),
             Err(error) => Answer::refused(format!("it is done, but not recorded: {error}")),
         }
+    }
+}
+
+fn command(paused: bool) -> Command {
+    if paused {
+        Command::Pause
+    } else {
+        Command::Resume
     }
 }
