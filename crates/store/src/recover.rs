@@ -73,6 +73,39 @@ pub(crate) fn recover(root: &Path) -> Result<bool, StoreError> {
     Ok(torn)
 }
 
+/// Puts on the disk what other sessions of this boot named, be they ended or not: what this process found may be theirs. The
+/// files of the ended ones go; the living settle themselves.
+pub(crate) fn settle_others(root: &Path, own: &str) -> Result<(), StoreError> {
+    let directory = root.join("sessions");
+    let mut ended = Vec::new();
+    let mut dirty = false;
+    for entry in fs_err::read_dir(&directory).at("cannot read", &directory)? {
+        let path = entry.at("cannot read", &directory)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name == Some(own) {
+            continue;
+        }
+        let Ok(mut file) = File::open(&path) else {
+            continue;
+        };
+        let mut boot = String::new();
+        let _ = file.read_to_string(&mut boot);
+        dirty |= !boot.is_empty();
+        // Its lock is held to the end, so that nobody else does it meanwhile.
+        if name.is_some_and(|name| name.ends_with(ENDED))
+            && boot == boot_id()
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_at(&file, &path)
+        {
+            ended.push((path, file));
+        }
+    }
+    if dirty {
+        sync_all(root)?;
+    }
+    ended.iter().try_for_each(|(path, _)| remove_session(path))
+}
+
 fn remove_session(path: &Path) -> Result<(), StoreError> {
     match fs_err::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

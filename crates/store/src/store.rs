@@ -69,13 +69,17 @@ impl Store {
         &self.root
     }
 
-    /// Puts everything on the disk that this process gave a name, for callers that have to know it is there. Without it
-    /// a power cut shortly afterwards may take back what was done, but leaves no torn content.
+    /// Puts everything on the disk that this process or another one gave a name, for callers that have to know it is
+    /// there. Without it a power cut shortly afterwards may take back what was done, but leaves no torn content.
+    ///
+    /// It takes as long as the disk does for what has been written in the last half minute: where another process named
+    /// something, or directories were made, of the whole file system.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn settle(&self) -> Result<(), StoreError> {
-        self.session.settle()
+        self.session.settle()?;
+        recover::settle_others(&self.root, self.session.id())
     }
 
     /// A path under `tmp/` that nobody else uses and that the next process removes if this one dies.

@@ -390,6 +390,30 @@ fn an_unsettled_session_is_announced_after_its_end() {
     assert_eq!(names(&sessions), Vec::<String>::new());
 }
 
+/// What an earlier process left to be settled is settled with what this one wrote, or a build that finds everything in the
+/// store would be durable in name only. A session that lives keeps its mark.
+#[test]
+fn settling_covers_what_others_named() {
+    let (_directory, earlier) = store();
+    let root = earlier.root().to_owned();
+    let sessions = root.join("sessions");
+    earlier.put_blob(b"found by the next build").unwrap();
+    drop(earlier);
+    let living = Store::open(&root).unwrap();
+    living.put_blob(b"of a build beside it").unwrap();
+    assert_eq!(names(&sessions).len(), 2);
+    let store = Store::open(&root).unwrap();
+    store.settle().unwrap();
+    let left = names(&sessions);
+    assert!(
+        matches!(&left[..], [name] if !name.ends_with(".ended")),
+        "{left:?}"
+    );
+    assert_ne!(std::fs::read(sessions.join(&left[0])).unwrap(), b"");
+    living.settle().unwrap();
+    assert_eq!(std::fs::read(sessions.join(&left[0])).unwrap(), b"");
+}
+
 /// What a power cut leaves: a session of another boot, and content that is not what it should be.
 #[test]
 fn torn_content_is_found() {

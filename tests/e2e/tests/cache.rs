@@ -232,3 +232,60 @@ fn what_counts_and_what_does_not() {
     open().file().set_modified(later).expect("ours");
     assert_eq!(count(&[]), 2);
 }
+
+/// The power fails before the kernel has written what a build made: layers of half their length, and a session that another
+/// boot of the machine left. Nothing torn is used, and the next build makes it again. With `--sync` nothing is left to be torn.
+#[test]
+fn a_power_cut_costs_what_was_not_on_the_disk() {
+    let Some((home, context)) = home("a_power_cut_costs_what_was_not_on_the_disk") else {
+        return;
+    };
+    let store = home.path().join("home/store");
+    let announced = || -> Vec<PathBuf> {
+        let entries = fs_err::read_dir(store.join("sessions")).expect("a store");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    };
+    let layers = || -> Vec<PathBuf> {
+        let entries = fs_err::read_dir(store.join("blobs/sha256")).expect("a store");
+        let blobs = entries.map(|entry| entry.expect("an entry").path());
+        blobs
+            .filter(|path| !fs_err::read(path).expect("ours").starts_with(b"{"))
+            .collect()
+    };
+    let made = outcome(&build(&home, &context, &[]));
+    assert_eq!(made.0, 6);
+    let ended = announced();
+    assert!(!ended.is_empty(), "what a build named is announced");
+    for path in ended {
+        fs_err::write(path, "another boot").expect("ours");
+    }
+    let torn = layers();
+    assert!(torn.len() >= 3, "{torn:?}");
+    for path in &torn {
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .expect("ours");
+        let length = file.metadata().expect("a file").len();
+        file.set_len(length / 2).expect("ours");
+    }
+    // The first command finds it: the name goes with the content.
+    let list = home.fb(["image", "ls"]).ok().out();
+    assert!(!list.contains("t/x"), "{list}");
+    assert_eq!(layers(), Vec::<PathBuf>::new());
+    let _ = home.fb(["du", "--verify"]).ok();
+    let again = build(&home, &context, &["--sync"]);
+    assert_eq!(outcome(&again).0, 6, "{}", again.err());
+    assert_eq!(announced(), Vec::<PathBuf>::new(), "all is on the disk");
+    let list = home.fb(["image", "ls"]).ok().out();
+    assert!(list.contains("t/x"), "{list}");
+    let _ = home.fb(["du", "--verify"]).ok();
+
+    // What was found and not made is synced, too.
+    let _ = build(&home, &context, &["--no-cache"]);
+    assert_ne!(announced(), Vec::<PathBuf>::new());
+    assert_eq!(outcome(&build(&home, &context, &["--sync"])).0, 0);
+    assert_eq!(announced(), Vec::<PathBuf>::new());
+}

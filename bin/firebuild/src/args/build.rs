@@ -124,6 +124,9 @@ pub(crate) struct RootfsArgs {
     /// Size of the ext4 image at least, in MiB
     #[arg(long, value_name = "MIB")]
     pub(crate) filesystem_size_mbs: Option<u64>,
+    /// End only when the image is on the disk, so that a power cut right afterwards cannot take it
+    #[arg(long)]
+    pub(crate) sync: bool,
     /// How to report progress
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,

@@ -233,6 +233,7 @@ fn request(args: &RootfsArgs, source: &Source) -> Result<Request, Failure> {
         .collect::<Result<_, _>>()
         .map_err(|error| Failure::new(error).code(2))?;
     request.pull = args.pull;
+    request.sync = args.sync;
     if let Some(platform) = &args.platform {
         request.platform = platform.parse::<Platform>()?;
     }

@@ -125,14 +125,29 @@ impl Finish<'_> {
         if !records(request) {
             names.clear();
         }
+        // A name that moves stands for the old image or for the new one, at whatever moment the power fails.
+        if request.sync {
+            self.settle()?;
+        }
         // Last, so that a name never stands for an image that has no disk or whose outputs failed.
         let (manifest, config) = publish(store, &kept, config, &names, None).map_err(failed)?;
+        if request.sync {
+            self.settle()?;
+        }
         Ok(Made {
             manifest,
             config,
             names,
             disk,
             outputs,
+        })
+    }
+
+    /// Waits until the disk has what the store names.
+    fn settle(&self) -> Result<(), BuildError> {
+        step(self.sink, "syncing the store", || self.store.settle()).map_err(|error| {
+            let what = "cannot put the image on the disk";
+            BuildError::caused(BuildErrorKind::Output, what, error)
         })
     }
 }

@@ -113,6 +113,8 @@ pub struct Request {
     pub(super) all_stages: bool,
     /// Where RUN executes.
     pub isolation: Isolation,
+    /// The build has ended when the disk has what it put into the store, not when the kernel has it.
+    pub sync: bool,
 }
 
 /// Where RUN executes. It changes no result and no cache key.
@@ -154,6 +156,7 @@ impl Request {
             only_check: false,
             all_stages: true,
             isolation: Isolation::default(),
+            sync: false,
         }
     }
 }
