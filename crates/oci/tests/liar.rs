@@ -340,6 +340,59 @@ fn later_is_taken_at_its_word() {
     assert!(cause(&error).contains("slow down"), "{}", cause(&error));
 }
 
+/// An upload waits as long as it is told to, whichever of its requests it was told by, and begins again.
+#[test]
+fn later_is_taken_at_its_word_by_uploads_too() {
+    const LATER: &str = "429 Too Many Requests";
+    let descriptor = Descriptor::of("", b"hello");
+    let liar = Liar::start(|count, seen| {
+        let begun = || status("202 Accepted", "Location: /v2/o/n/blobs/uploads/1\r\n", b"");
+        match (count, seen.method.as_str()) {
+            (0, "HEAD") => status(LATER, "Retry-After: 1\r\n", b""),
+            (1, "HEAD") => status("404 Not Found", "", b""),
+            (2, "POST") => status(LATER, "Retry-After: 1\r\n", b""),
+            (3 | 5, "POST") => begun(),
+            (4, "PUT") => status(LATER, "Retry-After: 1\r\n", b""),
+            (6, "PUT") if seen.body == b"hello" => status("201 Created", "", b""),
+            _ => status("400 Bad Request", "", b""),
+        }
+    });
+    let began = Instant::now();
+    let open = || -> std::io::Result<Box<dyn std::io::Read + Send>> { Ok(Box::new(&b"hello"[..])) };
+    client()
+        .push_blob(
+            &liar.reference(),
+            &descriptor,
+            &open,
+            &(Arc::new(|_| {}) as _),
+        )
+        .unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(3));
+    assert_eq!(liar.requests().len(), 7);
+}
+
+/// A blob of another repository is asked for again after 429; where the registry refuses to take it, it is uploaded.
+#[test]
+fn mounts_that_are_put_off_and_refused() {
+    let mount = |answers: Vec<&'static str>| {
+        let liar = Liar::start(move |count, _| {
+            let last = answers.len() - 1;
+            status(answers[count.min(last)], "", b"")
+        });
+        let taken = client().mount_blob(&liar.reference(), &Digest::of("x"), "o/other");
+        (taken.map_err(|error| error.kind()), liar.requests().len())
+    };
+    let later = "429 Too Many Requests";
+    assert_eq!(
+        mount(vec![later, "503 Service Unavailable", "201 Created"]),
+        (Ok(true), 3)
+    );
+    for no in ["403 Forbidden", "404 Not Found", "405 Method Not Allowed"] {
+        assert_eq!(mount(vec![no]), (Ok(false), 1), "{no}");
+    }
+    assert_eq!(mount(vec![later]).0, Err(Kind::RateLimited));
+}
+
 #[test]
 fn manifests_are_bounded_and_verified() {
     let huge = Liar::start(|_, _| {

@@ -81,11 +81,37 @@ impl Registry {
         }
     }
 
-    /// Has the registry take a blob from another of its repositories, `from`. Whether it did; if not, nothing happened.
+    /// Has the registry take a blob from another of its repositories, `from`. Whether it did; if not, nothing happened,
+    /// and an upload says what may be wrong: registries refuse to take what the caller may not read, each in its way.
     ///
     /// # Errors
     /// The text names reference and digest.
     pub fn mount_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        from: &str,
+    ) -> Result<bool, RegistryError> {
+        let mut tries = Tries::new(self.transport.options());
+        loop {
+            match self.mount_once(reference, digest, from) {
+                Ok(taken) => return Ok(taken),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        Kind::NotFound | Kind::Unauthorized | Kind::Refused
+                    ) =>
+                {
+                    return Ok(false);
+                }
+                Err(error) => tries.again(error).map_err(|error| {
+                    error.during(format!("cannot mount {digest} of {from} in {reference}"))
+                })?,
+            }
+        }
+    }
+
+    fn mount_once(
         &self,
         reference: &Reference,
         digest: &Digest,
@@ -102,9 +128,7 @@ impl Registry {
             return Ok(true);
         }
         // The registry began an upload instead: it is told that none will come. What it says to that does not matter.
-        let response = check(response).map_err(|error| {
-            error.during(format!("cannot mount {digest} of {from} in {reference}"))
-        })?;
+        let response = check(response)?;
         if let Ok(upload) = location(&response, &url)
             && upload.origin() == url.origin()
         {
