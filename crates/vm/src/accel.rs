@@ -80,7 +80,7 @@ pub fn probe(qemu: &Path, state_dir: &Path) -> KvmState {
     });
     match problem {
         None => KvmState::Works { group },
-        Some(reason) => KvmState::Unusable { reason },
+        Some(reason) => KvmState::Doubtful { group, reason },
     }
 }
 

@@ -39,7 +39,14 @@ pub enum KvmState {
         /// its own is made a member.
         group: Option<u32>,
     },
-    /// It is not there, may not be opened, or does not run real guest code.
+    /// It can be opened, and a test guest did not come through under it. Used only for somebody who insists.
+    Doubtful {
+        /// See [`KvmState::Works`].
+        group: Option<u32>,
+        /// What the test guest came to, in words.
+        reason: String,
+    },
+    /// It is not there, or may not be opened.
     Unusable {
         /// Why, in words.
         reason: String,

@@ -163,7 +163,7 @@ impl VmSpec {
         network::check(&self.network, can, &mut notices)?;
         hardware::check(&self, can)?;
         self.check_mmds()?;
-        let accel = self.choose_accel(can)?;
+        let accel = self.choose_accel(can, &mut notices)?;
         let machine = self.choose_machine(can)?;
         Ok(CheckedSpec {
             spec: self,
@@ -279,10 +279,20 @@ impl VmSpec {
         }
     }
 
-    fn choose_accel(&self, can: &Capabilities) -> Result<CheckedAccel, CheckError> {
+    fn choose_accel(
+        &self,
+        can: &Capabilities,
+        notices: &mut Vec<String>,
+    ) -> Result<CheckedAccel, CheckError> {
         let backend = can.backend;
         match (self.accel, &can.kvm) {
             (Accel::Auto | Accel::Kvm, KvmState::Works { group }) => {
+                Ok(CheckedAccel::Kvm { group: *group })
+            }
+            (Accel::Kvm, KvmState::Doubtful { group, reason }) => {
+                notices.push(format!(
+                    "kvm is used because --accel kvm asks for it; it does not seem to work here: {reason}"
+                ));
                 Ok(CheckedAccel::Kvm { group: *group })
             }
             (Accel::Auto | Accel::Tcg, _) if can.tcg => Ok(CheckedAccel::Tcg),
@@ -290,8 +300,15 @@ impl VmSpec {
                 CheckErrorKind::Accel,
                 format!("{backend} has no software emulation (tcg)"),
             )),
-            (Accel::Auto | Accel::Kvm, KvmState::Unusable { reason }) => {
-                let help = if can.tcg { "; use --accel tcg" } else { "" };
+            (
+                Accel::Auto | Accel::Kvm,
+                KvmState::Doubtful { reason, .. } | KvmState::Unusable { reason },
+            ) => {
+                let help = match (&can.kvm, can.tcg) {
+                    (_, true) => "; use --accel tcg",
+                    (KvmState::Doubtful { .. }, false) => "; --accel kvm tries nevertheless",
+                    (_, false) => "",
+                };
                 Err(CheckError::new(
                     CheckErrorKind::Accel,
                     format!("kvm cannot be used: {reason}{help}"),

@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
     /// Size of the VM's scratch disk
     #[arg(long, value_name = "SIZE", default_value = "10G")]
     pub(crate) disk_size: String,
-    /// Whether to use KVM
+    /// Whether to use KVM: auto where a test guest has run under it, kvm on your word, tcg never
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
     /// Network of the VM

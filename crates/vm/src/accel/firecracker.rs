@@ -44,7 +44,7 @@ pub fn probe_firecracker(firecracker: &Path, jailed: bool, state_dir: &Path) -> 
     });
     match problem {
         None => KvmState::Works { group },
-        Some(reason) => KvmState::Unusable { reason },
+        Some(reason) => KvmState::Doubtful { group, reason },
     }
 }
 

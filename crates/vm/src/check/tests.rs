@@ -95,6 +95,39 @@ fn choices_are_made() {
 }
 
 #[test]
+fn doubtful_kvm_is_for_those_who_insist() {
+    let doubtful = |tcg| Capabilities {
+        kvm: KvmState::Doubtful {
+            group: Some(7),
+            reason: "a test guest crashed".to_owned(),
+        },
+        tcg,
+        ..capabilities()
+    };
+    let insists = VmSpec {
+        accel: Accel::Kvm,
+        ..spec()
+    };
+    for tcg in [true, false] {
+        let checked = insists.clone().check(&doubtful(tcg)).unwrap();
+        assert_eq!(*checked.accel(), CheckedAccel::Kvm { group: Some(7) });
+        assert_eq!(
+            checked.notices(),
+            [
+                "kvm is used because --accel kvm asks for it; it does not seem to work here: a test guest crashed"
+            ]
+        );
+    }
+    let auto = spec().check(&doubtful(true)).unwrap();
+    assert_eq!(*auto.accel(), CheckedAccel::Tcg);
+    assert!(auto.notices().is_empty());
+    assert_eq!(
+        spec().check(&doubtful(false)).unwrap_err().to_string(),
+        "kvm cannot be used: a test guest crashed; --accel kvm tries nevertheless"
+    );
+}
+
+#[test]
 fn every_field_is_refused_by_its_kind() {
     type Change = fn(&mut VmSpec);
     let cases: &[(CheckErrorKind, Change)] = &[
