@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::agent::ChannelEnd;
-use crate::backend::exit_reason;
+use crate::backend::{exit_reason, is_noise};
 use crate::console::Console;
 use crate::net::bridge::Joined;
 use crate::plan::Role;
@@ -40,6 +40,8 @@ use crate::tail::Tail;
 const LOG_BYTES: usize = 8 * 1024;
 /// Lines of it that an error shows.
 const LOG_LINES: usize = 8;
+/// Lines of the console that are handed on: a panic of a kernel with a long trace has some sixty of them.
+const CONSOLE_LINES: usize = 400;
 /// How long helpers may take to end by themselves once the VMM is gone.
 const HELPER_GRACE: Duration = Duration::from_millis(200);
 
@@ -210,7 +212,7 @@ impl Machine {
                 words.push_str(": ");
                 words.push_str(reason);
             }
-            for line in process.log.lines(LOG_LINES) {
+            for line in process.last_words(backend) {
                 words.push_str("\n  ");
                 words.push_str(&line);
             }
@@ -228,7 +230,7 @@ impl Machine {
             return String::new();
         };
         process.pump();
-        process.log.lines(LOG_LINES).join("\n  ")
+        process.last_words(&self.backend).join("\n  ")
     }
 
     /// Its name.
@@ -380,18 +382,13 @@ impl Machine {
         for process in &mut self.processes {
             process.read_output();
             let role = process.role;
-            log.extend(
-                process
-                    .log
-                    .lines(LOG_LINES)
-                    .into_iter()
-                    .map(|line| format!("{role}: {line}")),
-            );
+            let lines = process.last_words(&self.backend);
+            log.extend(lines.into_iter().map(|line| format!("{role}: {line}")));
         }
         let console_lines = self
             .console
             .as_ref()
-            .map(|console| console.last_lines(40))
+            .map(|console| console.last_lines(CONSOLE_LINES))
             .unwrap_or_default();
         if let Some(error) = self.console.as_mut().and_then(Console::take_log_error) {
             cleanup.push(CleanupError::new("the console log".to_owned(), error));
@@ -550,6 +547,13 @@ impl Process {
                 Err(_) => self.output = None,
             }
         }
+    }
+
+    /// Its last lines, but for those that say nothing.
+    fn last_words(&self, backend: &str) -> Vec<String> {
+        let mut lines = self.log.lines(usize::MAX);
+        lines.retain(|line| !is_noise(backend, line));
+        lines.split_off(lines.len().saturating_sub(LOG_LINES))
     }
 
     fn kill(&self) -> io::Result<()> {

@@ -77,6 +77,11 @@ pub fn exit_reason(backend: &str, code: i32) -> Option<&'static str> {
     }
 }
 
+/// Whether a line that a VMM logs tells nothing of how its machine ended. `backend` is the name of its backend.
+pub(crate) fn is_noise(backend: &str, line: &str) -> bool {
+    backend == firecracker::NAME && firecracker::is_noise(line)
+}
+
 /// A plan that cannot be made.
 #[derive(Debug)]
 #[non_exhaustive]

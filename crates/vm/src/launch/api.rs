@@ -12,8 +12,9 @@ use crate::backend::qemu::qmp::Qmp;
 use crate::machine::Machine;
 use crate::plan::{LaunchPlan, PlannedApi, PlannedCommand, PlannedMonitor, PlannedRequest, Role};
 
-/// How long a VMM may take until its API is there.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a VMM may take until its API is there. The jailer copies the program first, and a busy host took more than
+/// ten seconds for that.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a VMM may take to end once it has closed its API.
 const END: Duration = Duration::from_secs(1);
 /// How often to look for it. It is there after some ten milliseconds.
@@ -118,19 +119,24 @@ fn connect(
         }
         match UnixStream::connect(&api.socket) {
             Ok(stream) => return Ok(stream.into()),
-            Err(error)
-                if matches!(
+            Err(error) => {
+                let not_yet = matches!(
                     error.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) && Instant::now() < deadline => {}
-            Err(error) => {
-                return Err(LaunchError::io(
-                    LaunchErrorKind::Api {
-                        request: format!("listen on {}", api.socket.display()),
-                        words: machine.vmm_words(),
-                    },
-                    error,
-                ));
+                );
+                if !not_yet || Instant::now() >= deadline {
+                    let late = || {
+                        let text = format!("it was not there within {} s", TIMEOUT.as_secs());
+                        io::Error::new(io::ErrorKind::TimedOut, text)
+                    };
+                    return Err(LaunchError::io(
+                        LaunchErrorKind::Api {
+                            request: format!("listen on {}", api.socket.display()),
+                            words: machine.vmm_words(),
+                        },
+                        if not_yet { late() } else { error },
+                    ));
+                }
             }
         }
         std::thread::sleep(LOOK);

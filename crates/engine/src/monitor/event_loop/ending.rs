@@ -70,20 +70,93 @@ fn last_words(end: &firebuild_vm::MachineEnd, words: Option<&str>) -> String {
     text
 }
 
-/// The lines of a console that tell why a machine ended: those from a panic of the kernel on, else the
-/// last ones.
-fn interesting(console: &[String]) -> &[String] {
-    let panic = console
+/// How a kernel begins to say that it gives up.
+const FATAL: [&str; 3] = ["BUG: ", "Oops", PANIC];
+/// Its last sentence.
+const PANIC: &str = "Kernel panic";
+/// Lines before those, which often have the cause: what process 1 did, what was asked of the kernel.
+const BEFORE: usize = 2;
+
+/// The lines of a console that tell why a machine ended: what a kernel said from its first fatal word on, its panic
+/// among them however long the trace before it is; else the last ones.
+fn interesting(console: &[String]) -> Vec<&str> {
+    let fatal = console
         .iter()
-        .position(|line| line.contains("Kernel panic") || line.contains("Oops"));
-    let from = panic.unwrap_or(console.len().saturating_sub(CONSOLE_LINES));
-    let lines = &console[from..];
-    &lines[..lines.len().min(CONSOLE_LINES)]
+        .position(|line| FATAL.iter().any(|word| line.contains(word)));
+    let from = match fatal {
+        Some(fatal) => fatal.saturating_sub(BEFORE),
+        None => console.len().saturating_sub(CONSOLE_LINES),
+    };
+    let mut lines: Vec<&str> = console[from..].iter().map(String::as_str).collect();
+    let panic = lines.iter().position(|line| line.contains(PANIC));
+    if let Some(late) = panic.filter(|at| *at >= CONSOLE_LINES) {
+        lines.swap(CONSOLE_LINES - 1, late);
+    }
+    lines.truncate(CONSOLE_LINES);
+    lines
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CONSOLE_LINES, interesting};
+
+    fn console(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn many(word: &str) -> String {
+        (0..60).map(|number| format!("{word} {number}\n")).collect()
+    }
+
+    #[test]
+    fn a_panic_is_shown_with_what_came_before_it() {
+        let text = format!(
+            "{}init[1]: bad opcode\ncode: 00\nKernel panic - not syncing: init\n{}",
+            many("boot"),
+            many("trace")
+        );
+        let console = console(&text);
+        let shown = interesting(&console);
+        assert_eq!(shown.len(), CONSOLE_LINES);
+        assert_eq!(
+            shown[..4],
+            [
+                "init[1]: bad opcode",
+                "code: 00",
+                "Kernel panic - not syncing: init",
+                "trace 0"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_panic_after_a_long_trace_is_shown_too() {
+        let text = format!(
+            "boot\nBUG: null pointer\nOops: 2\n{}Kernel panic - not syncing: Fatal exception\n",
+            many("trace")
+        );
+        let console = console(&text);
+        let shown = interesting(&console);
+        assert_eq!(shown[..3], ["boot", "BUG: null pointer", "Oops: 2"]);
+        assert_eq!(
+            shown[CONSOLE_LINES - 1],
+            "Kernel panic - not syncing: Fatal exception"
+        );
+    }
+
+    #[test]
+    fn without_one_the_last_lines_are_shown() {
+        let text = many("boot");
+        let console = console(&text);
+        let shown = interesting(&console);
+        assert_eq!((shown[0], shown.len()), ("boot 52", CONSOLE_LINES));
+        assert!(interesting(&[]).is_empty());
     }
 }
