@@ -1,5 +1,6 @@
 //! Groups of flags that several commands share; names and meanings of the original firebuild.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -311,8 +312,14 @@ pub(crate) struct Machine {
     /// Processors as pairs of threads (for run)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide_possible_values = true, help_heading = "Machine")]
     pub(crate) ht_enabled: Option<bool>,
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    pub(crate) ip_address: Option<String>,
+    /// Address of the guest on the bridge (run --network=bridge); without it the first free one
+    #[arg(
+        long,
+        visible_alias = "ip",
+        value_name = "ADDRESS",
+        help_heading = "Machine"
+    )]
+    pub(crate) ip_address: Option<Ipv4Addr>,
     /// No metadata service for the guest (run)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL", hide_possible_values = true, help_heading = "Metadata")]
     pub(crate) no_mmds: Option<bool>,
@@ -351,6 +358,7 @@ impl Machine {
             "--kernel-args",
             "--cpu-template",
             "--ht-enabled",
+            "--ip-address",
             "--ssh-user",
             "--no-mmds",
         ];

@@ -8,6 +8,7 @@
 //! backend then plans it.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -244,6 +245,9 @@ pub struct BridgeNetwork {
         serialize_with = "crate::text::maybe_path"
     )]
     pub netns: Option<PathBuf>,
+    /// The address that the guest is to have; `None` is the first free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
     /// Ports of the host that lead to ports of the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<PortPublish>,

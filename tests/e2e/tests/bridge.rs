@@ -132,7 +132,15 @@ fn a_bridge_leads_out_and_in_and_never_to_the_hosts_loopback() {
         for k in tcp udp; do net $k 127.0.0.1:4001 & done; net tcp 127.0.0.1:81 & wait\n\
         cat /etc/resolv.conf; ip addr add 10.251.0.2/22 dev eth0; ip addr del 10.251.0.3/22 dev eth0; net tcp 10.251.0.1:8000";
     let done = home
-        .fb(["run", "--rm", "--network=bridge", NET_IMAGE, "--", script])
+        .fb([
+            "run",
+            "--rm",
+            "--network=bridge",
+            "--ip=10.251.0.3",
+            NET_IMAGE,
+            "--",
+            script,
+        ])
         .ok();
     let told = done.out();
     for kind in ["tcp", "udp"] {

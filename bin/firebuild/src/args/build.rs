@@ -246,7 +246,10 @@ impl BuildVm {
         let machine = self.machine.given();
         self.unused()
             .into_iter()
-            .filter(|name| !machine.contains(name) || used.contains(name))
+            // A build's VM has no address of its own.
+            .filter(|name| {
+                !machine.contains(name) || used.contains(name) || *name == "--ip-address"
+            })
             .collect()
     }
 

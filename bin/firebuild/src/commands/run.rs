@@ -191,6 +191,7 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<Request, Failure> {
     if args.network != NetworkArg::User {
         request.netns.clone_from(&args.vmm.netns);
     }
+    request.ip_address = args.machine.ip_address;
     request.remove = args.rm;
     request.terminal = args.tty;
     // Standard input reaches an application in the foreground, with or without `-i`.

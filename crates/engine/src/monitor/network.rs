@@ -26,6 +26,7 @@ pub(super) fn join(
         owner,
         publish: &network.publish,
         netns: network.netns.as_deref(),
+        address: network.address,
         reachable: &HostNetwork::discover().nameservers,
     };
     let joined = bridge::join(&wanted).map_err(|error| {

@@ -9,7 +9,7 @@ use firebuild_guest_proto::{Resolver, RunConfig};
 use firebuild_vm::net::bridge;
 use firebuild_vm::net::guest::{GUEST_MAC, guest_network};
 use firebuild_vm::net::host::HostNetwork;
-use firebuild_vm::spec::{Network, UserNetwork};
+use firebuild_vm::spec::{BridgeNetwork, Network, UserNetwork};
 
 use super::error::{RunError, RunErrorKind};
 use super::request::{NetworkMode, Request};
@@ -45,12 +45,19 @@ pub(crate) fn spec(request: &Request, mode: NetworkMode, id: &InstanceId) -> Net
         NetworkMode::Auto | NetworkMode::User => Network::User(UserNetwork {
             publish: request.publish.clone(),
         }),
-        NetworkMode::Bridge => Network::Bridge(bridge::planned(
-            id.as_str(),
-            request.netns.as_deref(),
-            &request.publish,
-        )),
+        NetworkMode::Bridge => Network::Bridge(BridgeNetwork {
+            address: request.ip_address,
+            ..bridge::planned(id.as_str(), request.netns.as_deref(), &request.publish)
+        }),
     }
+}
+
+/// What people should know of an address that they asked for.
+pub(crate) fn address_notice(request: &Request, mode: NetworkMode) -> Option<String> {
+    let address = request.ip_address.filter(|_| mode != NetworkMode::Bridge)?;
+    Some(format!(
+        "--ip-address {address} has no effect: only a VM on the bridge (--network=bridge) has an address of its own"
+    ))
 }
 
 /// What the guest sets up, as far as it is known. A notice tells what will be missing.

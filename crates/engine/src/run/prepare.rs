@@ -110,6 +110,7 @@ pub(crate) fn prepare(
     }
     let mut guest = guest(request, &image, size, overlay, &id)?;
     notices.extend(network::configure(&mut guest.config, mode, host));
+    notices.extend(network::address_notice(request, mode));
     let (hosts, gateway_names) = request.names.entries(mode != NetworkMode::None)?;
     guest.config.hosts = hosts;
     guest.config.resolver = request.names.resolver(guest.config.resolver.take());

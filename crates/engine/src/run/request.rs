@@ -1,5 +1,6 @@
 //! What `run` is asked for, and what it gives.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct Request {
     pub network: NetworkMode,
     /// Network namespace of the host in which the bridge is, by its path; for [`NetworkMode::Bridge`].
     pub netns: Option<PathBuf>,
+    /// The address of the guest; for [`NetworkMode::Bridge`].
+    pub ip_address: Option<Ipv4Addr>,
     /// Remove the record at the end.
     pub remove: bool,
     /// Give the application a terminal.
@@ -114,6 +117,7 @@ impl Request {
             publish: Vec::new(),
             network: NetworkMode::Auto,
             netns: None,
+            ip_address: None,
             remove: false,
             terminal: false,
             stdin: false,

@@ -238,6 +238,7 @@ fn bridge(publish: Vec<PortPublish>) -> BridgeNetwork {
         tap: "fb0123456789ab".to_owned(),
         mac: MacAddress([2, 0xfb, 10, 251, 0, 2]),
         netns: None,
+        address: None,
         publish,
     }
 }

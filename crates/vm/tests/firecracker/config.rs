@@ -67,6 +67,7 @@ fn everything(lab: &Lab, namespace: &Namespace) -> VmSpec {
         tap: namespace.tap().to_owned(),
         mac: MacAddress([0x02, 0xfb, 10, 251, 0, 2]),
         netns: Some(namespace.path().to_owned()),
+        address: None,
         publish: Vec::new(),
     });
     spec.mmds = Some(MmdsSpec {

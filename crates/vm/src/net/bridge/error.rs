@@ -24,6 +24,8 @@ pub enum NetworkErrorKind {
     Port,
     /// Every address of the network is taken.
     Full,
+    /// The address that was asked for is none of the network's, or is taken.
+    Address,
     /// No subnet is free of what the host reaches already.
     NoSubnet,
     /// A link of our name exists that we did not make.

@@ -59,6 +59,8 @@ pub struct Wanted<'a> {
     pub publish: &'a [PortPublish],
     /// Network namespace to do it in; `None` is that of the caller.
     pub netns: Option<&'a Path>,
+    /// The address that it is to have; `None` is the first free one.
+    pub address: Option<Ipv4Addr>,
     /// Addresses that guests have to reach, so that none of them falls into the subnet: name servers.
     pub reachable: &'a [IpAddr],
 }
@@ -91,6 +93,7 @@ pub fn planned(id: &str, netns: Option<&Path>, publish: &[PortPublish]) -> Bridg
                 .unwrap_or(Ipv4Addr::LOCALHOST),
         ),
         netns: netns.map(Path::to_owned),
+        address: None,
         publish: publish.to_vec(),
     }
 }
@@ -122,7 +125,7 @@ fn join_here(wanted: &Wanted<'_>) -> Result<Joined, NetworkError> {
     let table = format!("{TABLE}-{}", short(wanted.id));
     let record = LeaseRecord::new(wanted.id, &network.tap, &table);
     let taken = host::network(&place, wanted, &socket)
-        .and_then(|subnet| Ok((subnet, place.take(&subnet, &record)?)));
+        .and_then(|subnet| Ok((subnet, place.take(&subnet, &record, wanted.address)?)));
     let (subnet, lease) = match taken {
         Ok(taken) => taken,
         Err(error) => {
@@ -133,6 +136,7 @@ fn join_here(wanted: &Wanted<'_>) -> Result<Joined, NetworkError> {
     };
     drop(place);
     network.mac = mac_of(lease.address());
+    network.address = wanted.address;
     // From here on it is `Joined` that knows what there is, and takes it away should the rest fail.
     let mut joined = Joined {
         subnet,

@@ -206,26 +206,30 @@ impl Place {
         fs::rename(aside, self.dir.join(NETWORK))
     }
 
-    /// Takes the first free address, and writes down what it is for.
+    /// Takes the address that is `wanted`, else the first free one, and writes down what it is for.
     pub(super) fn take(
         &self,
         subnet: &Subnet,
         record: &LeaseRecord,
+        wanted: Option<Ipv4Addr>,
     ) -> Result<Lease, NetworkError> {
         let failed = io_error("cannot record the address of the machine");
         let taken = self.addresses().map_err(&failed)?;
-        let address = subnet
-            .guests()
-            .find(|address| !taken.contains(address))
-            .ok_or_else(|| {
-                NetworkError::new(
-                    NetworkErrorKind::Full,
-                    format!(
-                        "every address of the network {} is taken: end a VM, or use --network=user",
-                        subnet.cidr()
-                    ),
-                )
-            })?;
+        let address = match wanted {
+            Some(address) => self.only(address, subnet, &taken)?,
+            None => subnet
+                .guests()
+                .find(|address| !taken.contains(address))
+                .ok_or_else(|| {
+                    NetworkError::new(
+                        NetworkErrorKind::Full,
+                        format!(
+                            "every address of the network {} is taken: end a VM, or use --network=user",
+                            subnet.cidr()
+                        ),
+                    )
+                })?,
+        };
         let path = self.dir.join(address.to_string());
         let written = || -> io::Result<Lease> {
             let mut file = open(&path, true)?;
@@ -241,6 +245,32 @@ impl Place {
             let _ = remove(&path);
             failed(error)
         })
+    }
+
+    /// This address, if a machine may have it.
+    fn only(
+        &self,
+        address: Ipv4Addr,
+        subnet: &Subnet,
+        taken: &[Ipv4Addr],
+    ) -> Result<Ipv4Addr, NetworkError> {
+        let refused = |why: String| {
+            let text = format!("the address {address} cannot be had: {why}");
+            Err(NetworkError::new(NetworkErrorKind::Address, text))
+        };
+        if taken.contains(&address) {
+            let record: Option<LeaseRecord> =
+                read(&self.dir.join(address.to_string())).ok().flatten();
+            let owner = record.map_or_else(|| "another VM".to_owned(), |it| it.machine);
+            return refused(format!("{owner} has it"));
+        }
+        if !subnet.guests().any(|one| one == address) {
+            return refused(format!(
+                "it is none of the guests' of the network {}, whose first two and last are not theirs",
+                subnet.cidr()
+            ));
+        }
+        Ok(address)
     }
 
     /// Addresses that have a file.

@@ -71,6 +71,7 @@ fn wanted<'a>(id: &'a str, publish: &'a [PortPublish]) -> Wanted<'a> {
         owner: Some(1_900_000_000),
         publish,
         netns: None,
+        address: None,
         reachable: &[],
     }
 }
@@ -136,6 +137,41 @@ fn machines_join_and_leave_and_the_last_one_takes_the_network_along() {
             assert!(second.leave().is_empty());
         },
     );
+}
+
+#[test]
+fn an_address_that_is_asked_for_is_had_or_refused() {
+    in_own_network("an_address_that_is_asked_for_is_had_or_refused", || {
+        let ask = |id, address: &str| {
+            join(&Wanted {
+                address: Some(address.parse().unwrap()),
+                ..wanted(id, &[])
+            })
+        };
+        let fixed = ask("aaaaaaaaaaaaaaaa", "10.251.1.7").unwrap();
+        assert_eq!(address(&fixed), "10.251.1.7/22");
+        assert_eq!(fixed.network().mac.to_string(), "02:fb:0a:fb:01:07");
+        assert_eq!(fixed.network().address, Some(Ipv4Addr::new(10, 251, 1, 7)));
+        for (wrong, words) in [
+            ("10.251.1.7", "aaaaaaaaaaaaaaaa has it"),
+            ("10.251.0.1", "the network 10.251.0.0/22"),
+            ("10.251.3.255", "the network 10.251.0.0/22"),
+            ("192.168.127.100", "the network 10.251.0.0/22"),
+        ] {
+            let refused = ask("bbbbbbbbbbbbbbbb", wrong).unwrap_err();
+            assert_eq!(refused.kind(), NetworkErrorKind::Address);
+            assert!(refused.to_string().contains(words), "{refused}");
+        }
+        // The pool passes it over; it is free again when its owner has left.
+        let next = ask("cccccccccccccccc", "10.251.0.2").unwrap();
+        let pooled = join(&wanted("dddddddddddddddd", &[])).unwrap();
+        assert_eq!(address(&pooled), "10.251.0.3/22");
+        assert!(fixed.leave().is_empty());
+        let again = ask("eeeeeeeeeeeeeeee", "10.251.1.7").unwrap();
+        for one in [next, pooled, again] {
+            assert!(one.leave().is_empty());
+        }
+    });
 }
 
 #[test]
