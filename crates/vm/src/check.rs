@@ -161,7 +161,7 @@ impl VmSpec {
         self.check_disks(can)?;
         let mut notices = Vec::new();
         network::check(&self.network, can, &mut notices)?;
-        hardware::check(&self, can)?;
+        hardware::check(&self, can, &mut notices)?;
         self.check_mmds()?;
         let accel = self.choose_accel(can, &mut notices)?;
         let machine = self.choose_machine(can)?;

@@ -247,6 +247,12 @@ pub struct HardwareSupport {
     pub balloon: Option<BalloonSupport>,
     /// Networks whose device it can limit.
     pub interface_limits: Vec<LimitedNetwork>,
+    /// Bursts that come once, of disks and of entropy.
+    pub one_time_bursts: bool,
+    /// A limit of the operations of entropy.
+    pub entropy_operations: bool,
+    /// Statistics of a balloon.
+    pub balloon_statistics: bool,
 }
 
 /// A kind of network whose device can be limited.

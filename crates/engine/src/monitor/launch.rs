@@ -119,8 +119,6 @@ fn launch_in(
         })?;
     let vmm =
         Vmm::new(backend, machine.take_control()).serving_metadata(checked.spec().mmds.is_some());
-    notices.extend(checked.notices().iter().cloned());
-    notices.dedup();
     Ok(Launched {
         machine,
         agent,

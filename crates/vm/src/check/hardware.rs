@@ -6,8 +6,8 @@ use crate::capability::Capabilities;
 use crate::hardware::{HugePages, LimitedNetwork, RateLimiter, TokenBucket};
 use crate::spec::{Network, VmSpec};
 
-/// Proves that this hardware is possible.
-pub(super) fn check(spec: &VmSpec, can: &Capabilities) -> Check {
+/// Proves that this hardware is possible. What will be without effect is told in `notices`.
+pub(super) fn check(spec: &VmSpec, can: &Capabilities, notices: &mut Vec<String>) -> Check {
     let support = &can.hardware;
     let wanted = &spec.hardware;
     let backend = can.backend;
@@ -67,7 +67,54 @@ pub(super) fn check(spec: &VmSpec, can: &Capabilities) -> Check {
         let what = format!("rate_limiter of the disk {}", disk.path.display());
         rate_limiter(&what, disk.settings.rate_limiter.as_ref())?;
     }
+    notices.extend(without_effect(spec, can));
     Ok(())
+}
+
+/// What was asked for and changes little: no reason not to start, and nothing to pass over.
+fn without_effect(spec: &VmSpec, can: &Capabilities) -> Vec<String> {
+    let (support, wanted, backend) = (&can.hardware, &spec.hardware, can.backend);
+    let mut notices = Vec::new();
+    let mut tell = |field: &str, effect: &str| {
+        notices.push(format!("{backend} has no {field}: {effect}"));
+    };
+    let has_burst = |limiter: &RateLimiter| {
+        let buckets = [limiter.bandwidth, limiter.ops];
+        buckets
+            .into_iter()
+            .flatten()
+            .any(|bucket| bucket.one_time_burst.is_some_and(|burst| burst > 0))
+    };
+    if !support.one_time_bursts {
+        for disk in &spec.disks {
+            if disk.settings.rate_limiter.as_ref().is_some_and(has_burst) {
+                let field = format!(
+                    "one_time_burst (rate_limiter of the disk {:?})",
+                    disk.serial
+                );
+                tell(&field, "from the start no more than size passes at once");
+            }
+        }
+    }
+    if let Some(limiter) = &wanted.entropy_limit {
+        if has_burst(limiter) && !support.one_time_bursts {
+            let field = "one_time_burst (rate_limiter of entropy)";
+            tell(field, "from the start no more than size passes at once");
+        }
+        if limiter.ops.is_some() && !support.entropy_operations {
+            let effect = match limiter.bandwidth {
+                Some(_) => "only bandwidth limits the guest's randomness",
+                None => "the guest's randomness is not limited; give a bandwidth",
+            };
+            tell("ops (rate_limiter of entropy)", effect);
+        }
+    }
+    let balloon = wanted.balloon.as_ref();
+    if balloon.is_some_and(|it| it.stats_polling_interval_s > 0) && !support.balloon_statistics {
+        let effect = "nothing asks the guest; firebuild stats shows what its kernel says";
+        tell("statistics (stats_polling_interval_s of balloon)", effect);
+    }
+    notices
 }
 
 fn huge_pages(spec: &VmSpec, can: &Capabilities) -> Check {
@@ -165,6 +212,9 @@ mod tests {
                 huge_pages: vec![HugePages::TwoMib],
                 balloon: Some(BalloonSupport::default()),
                 interface_limits: vec![LimitedNetwork::User],
+                one_time_bursts: true,
+                entropy_operations: true,
+                balloon_statistics: true,
             },
             ..capabilities()
         }
@@ -265,5 +315,68 @@ mod tests {
             let text = refusal(&able(), wish);
             assert!(text.contains(words), "{text}");
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told_by_name() {
+        let bucket = TokenBucket {
+            size: 1,
+            refill_time: 100,
+            one_time_burst: Some(9),
+        };
+        let wishes: [(&str, Change); 4] = [
+            ("of the disk", |s| {
+                s.disks[0].settings.rate_limiter = Some(RateLimiter {
+                    bandwidth: Some(TokenBucket {
+                        size: 1,
+                        refill_time: 100,
+                        one_time_burst: Some(9),
+                    }),
+                    ops: None,
+                });
+            }),
+            ("ops (rate_limiter of entropy): only bandwidth", |s| {
+                let mut limit = limiter(5);
+                limit.ops = limit.bandwidth;
+                s.hardware.entropy_limit = Some(limit);
+            }),
+            ("is not limited; give a bandwidth", |s| {
+                s.hardware.entropy_limit = Some(RateLimiter {
+                    bandwidth: None,
+                    ops: limiter(5).bandwidth,
+                });
+            }),
+            ("stats_polling_interval_s", |s| {
+                s.hardware.balloon = Some(Balloon {
+                    stats_polling_interval_s: 1,
+                    ..Balloon::default()
+                });
+            }),
+        ];
+        let mut unable = able();
+        unable.hardware.one_time_bursts = false;
+        unable.hardware.entropy_operations = false;
+        unable.hardware.balloon_statistics = false;
+        for (words, wish) in wishes {
+            let mut changed = spec();
+            wish(&mut changed);
+            let told = changed.clone().check(&unable).unwrap();
+            let [notice] = told.notices() else {
+                panic!("{words}: {:?}", told.notices());
+            };
+            assert!(notice.contains(words), "{notice}");
+            let quiet = changed.check(&able()).unwrap();
+            assert!(quiet.notices().is_empty(), "{:?}", quiet.notices());
+        }
+        // A bucket without a burst, and a burst of entropy.
+        let mut both = spec();
+        both.hardware.entropy_limit = Some(RateLimiter {
+            bandwidth: Some(bucket),
+            ops: None,
+        });
+        both.disks[0].settings.rate_limiter = Some(limiter(5));
+        let told = both.check(&unable).unwrap();
+        assert_eq!(told.notices().len(), 1, "{:?}", told.notices());
+        assert!(told.notices()[0].contains("one_time_burst (rate_limiter of entropy)"));
     }
 }

@@ -112,6 +112,9 @@ impl Backend for Firecracker {
                     free_page_reporting: pages,
                 }),
                 interface_limits: vec![LimitedNetwork::Bridge],
+                one_time_bursts: true,
+                entropy_operations: true,
+                balloon_statistics: true,
             },
         }
     }

@@ -34,6 +34,11 @@ pub(super) fn support(passt: bool) -> HardwareSupport {
         }),
         // By the guard between the guest and passt.
         interface_limits: passt.then_some(LimitedNetwork::User).into_iter().collect(),
+        // Its buckets are refilled for ever, its generator counts bytes, and its statistics lie behind a connection that is
+        // the monitor's.
+        one_time_bursts: false,
+        entropy_operations: false,
+        balloon_statistics: false,
     }
 }
 
