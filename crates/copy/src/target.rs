@@ -14,6 +14,9 @@ use rustix::io::Errno;
 
 use crate::{CopyError, Ends};
 
+/// Links that are followed in a row (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
 /// What an archive may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -43,6 +46,7 @@ impl Target {
     /// |---|---|---|
     /// | file | not there | a file of that name; an error where it ends in `/` |
     /// | file | a file | replaced |
+    /// | file | a link | what it leads to, there or not |
     /// | file, directory | a directory | in it, under its own name |
     /// | directory | not there | a directory of that name with what is in the source |
     /// | directory | a file | an error |
@@ -54,6 +58,9 @@ impl Target {
         if path.is_empty() {
             return Err(CopyError::new("the path to copy to is empty"));
         }
+        let named = path;
+        let path = behind_links(path)?;
+        let path = path.as_str();
         let ends = Ends::of(path);
         let stat = match rustix::fs::statat(CWD, path, AtFlags::empty()) {
             Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
@@ -101,7 +108,7 @@ impl Target {
             root,
             name,
             replaces: source.is_some_and(|source| !source.contents_only),
-            shown: path.to_owned(),
+            shown: named.to_owned(),
         })
     }
 
@@ -137,6 +144,31 @@ impl Target {
             CopyError::caused(format!("cannot copy to {}", self.shown), error)
         })
     }
+}
+
+/// The path that a path leads to which ends in a link; whoever named it wants what it leads to.
+fn behind_links(path: &str) -> Result<String, CopyError> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let ends = Ends::of(&path);
+        if ends.slash || ends.dot || ends.name.is_none() {
+            return Ok(path);
+        }
+        let link = match rustix::fs::readlinkat(CWD, &path, Vec::new()) {
+            Ok(link) => link,
+            // No link, or nothing: what that means is told by whoever looks at it.
+            Err(_) => return Ok(path),
+        };
+        let Ok(link) = link.into_string() else {
+            return Ok(path);
+        };
+        path = if link.starts_with('/') {
+            link
+        } else {
+            format!("{}/{link}", ends.parent())
+        };
+    }
+    Err(CopyError::at("look at", &path, Errno::LOOP))
 }
 
 /// Where an entry goes; nowhere for one that is the target directory itself.

@@ -160,6 +160,31 @@ fn directories_go_where_docker_puts_them() {
     );
     copy_text(&at("to-s/"), &at("as-dir")).unwrap();
     assert_eq!(read(&top.join("as-dir/sub/f")), "text");
+    // A link that the destination names leads on, also to where nothing is yet; the link stays.
+    fs_err::write(top.join("old"), "old").unwrap();
+    for (link, target) in [
+        ("to-old", at("old")),
+        ("to-to-old", "to-old".to_owned()),
+        ("to-new", "into/new".to_owned()),
+        ("round", "round".to_owned()),
+    ] {
+        std::os::unix::fs::symlink(target, top.join(link)).unwrap();
+    }
+    copy_text(&at("s/sub/f"), &at("to-to-old")).unwrap();
+    copy_text(&at("s/sub/f"), &at("to-new")).unwrap();
+    for (link, target) in [
+        ("to-to-old", "old"),
+        ("to-old", "old"),
+        ("to-new", "into/new"),
+    ] {
+        let link = fs_err::symlink_metadata(top.join(link)).unwrap();
+        assert!(link.is_symlink());
+        let target = fs_err::symlink_metadata(top.join(target)).unwrap();
+        assert!(target.is_file());
+    }
+    assert_eq!(read(&top.join("old")), "text");
+    assert_eq!(read(&top.join("into/new")), "text");
+    copy_text(&at("s/sub/f"), &at("round")).unwrap_err();
 }
 
 #[test]
