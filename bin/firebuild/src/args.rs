@@ -22,7 +22,7 @@ pub(crate) use mmds::{MmdsCommand, MmdsCommandArgs};
 pub(crate) use profile::{ProfileArg, ProfileCreateArgs};
 pub(crate) use room::{DuArgs, PruneArgs};
 pub(crate) use run::{Accel, NetworkArg, PrintVm, RunArgs};
-pub(crate) use session::{AttachArgs, CpArgs, ExecArgs, StatsArgs, TopArgs};
+pub(crate) use session::{AttachArgs, CpArgs, ExecArgs, StartArgs, StatsArgs, TopArgs};
 
 use crate::flags::{Log, Profile, RunCache, Tracing};
 
@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Wait for VMs to end and print their exit codes
     Wait(VmsArgs),
     /// Start VMs again that have ended, with the disks that they wrote
-    Start(VmsArgs),
+    Start(StartArgs),
     /// Stop VMs and start them again
     Restart(StopArgs),
     /// Stop VMs: STOPSIGNAL first, SIGKILL after the grace period
@@ -149,9 +149,8 @@ impl Command {
             Self::Cp(args) => &args.run_cache,
             Self::Stats(args) => &args.run_cache,
             Self::Top(args) => &args.run_cache,
-            Self::Pause(args) | Self::Unpause(args) | Self::Wait(args) | Self::Start(args) => {
-                &args.run_cache
-            }
+            Self::Pause(args) | Self::Unpause(args) | Self::Wait(args) => &args.run_cache,
+            Self::Start(args) => &args.vms.run_cache,
             Self::Stop(args) | Self::Restart(args) => &args.vms.run_cache,
             Self::Kill(args) => &args.run_cache,
             Self::Rm(args) => &args.vms.run_cache,
@@ -354,6 +353,9 @@ pub(crate) struct LogsArgs {
     /// Only the last lines; "all" for all
     #[arg(long, short = 'n', value_name = "COUNT")]
     pub(crate) tail: Option<String>,
+    /// Accepted for scripts: a VM's log has no further attributes to show
+    #[arg(long)]
+    pub(crate) details: bool,
     /// The guest's console instead; its lines have no times
     #[arg(long)]
     pub(crate) console: bool,
@@ -422,6 +424,10 @@ pub(crate) struct PurgeArgs {
 
 /// `firebuild completions`
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild completions bash > /etc/bash_completion.d/firebuild\n  \
+    firebuild completions zsh > ~/.zfunc/_firebuild\n\n\
+    The scripts of bash, zsh and fish also offer the names of VMs, which they ask 'firebuild ls' for.")]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,

@@ -309,6 +309,27 @@ fn a_terminal(home: &Home) {
     terminal.type_in("exit 3\n");
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert!(terminal.is_cooked());
+
+    // Left by its keys, a program goes on, however much it prints.
+    let script = "busybox seq 100000; until busybox test -e /tmp/enough; do busybox sleep 0.1; done; echo over >/tmp/over";
+    let mut child = home
+        .command(["exec", "-it", "--detach-keys", "ctrl-x,y", VM, "sh"])
+        .stdin(terminal.end())
+        .stdout(terminal.end())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    terminal.expect("# ");
+    terminal.type_in(&format!("busybox mkdir -p /tmp; {script}\n"));
+    terminal.expect("echo over");
+    terminal.type_in("\x18y");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(terminal.is_cooked());
+    let _ = sh(home, "echo >/tmp/enough").ok();
+    until("the end of what was left", || {
+        sh(home, "busybox cat /tmp/over").out() == "over\n"
+    });
 }
 
 fn mode(path: &Path) -> u32 {
@@ -582,6 +603,14 @@ fn numbers_and_pauses(home: &Home) {
             .err()
             .contains("paused already")
     );
+    for words in [
+        &["attach", VM][..],
+        &["start", VM],
+        &["cp", "lived-in:/srv", "-"],
+    ] {
+        let refused = fb(home, words).exits(1);
+        assert!(refused.err().contains("is paused"), "{}", refused.err());
+    }
     assert_eq!(stats(&[VM])["CPUPerc"], "--");
     std::thread::sleep(Duration::from_secs(2));
     let _ = fb(home, &["unpause", VM]).ok();
@@ -662,5 +691,27 @@ fn the_end(home: &Home) {
     assert!(matches!(code, Some(143 | 137)), "{code:?}");
     let over = exec(home, &[VM, "sh"]).exits(1);
     assert!(over.err().contains("does not run"), "{}", over.err());
+
+    // Once more, attached from the first byte; the end of the input is the application's.
+    let mut again = home
+        .command(["start", "-ai", VM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typed = again.stdin.take().unwrap();
+    typed.write_all(b"one more\n").unwrap();
+    let mut said = BufReader::new(again.stdout.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("line:one more\n") {
+        assert_ne!(said.read_line(&mut lines).unwrap(), 0, "{lines}");
+    }
+    assert!(lines.starts_with("up\n"), "{lines}");
+    // A signal to the command is the application's.
+    signal(&again, Signal::TERM);
+    assert_eq!(again.wait().unwrap().code(), Some(9));
+    let both = fb(home, &["start", "-a", VM, "other"]).exits(2);
+    assert!(both.err().contains("one VM"), "{}", both.err());
     let _ = fb(home, &["rm", VM]).ok();
 }

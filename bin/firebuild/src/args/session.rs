@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, FormatArgs};
+use super::{Format, FormatArgs, VmsArgs};
 use crate::flags::RunCache;
 
 /// `firebuild exec`
@@ -32,6 +32,9 @@ pub(crate) struct ExecArgs {
     /// Come back when it has begun; its streams lead nowhere
     #[arg(long, short = 'd', conflicts_with_all = ["interactive", "tty"])]
     pub(crate) detach: bool,
+    /// Keys that end this command and not the program; with -t
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
     /// User instead of the application's: name|id[:group|id]
     #[arg(long, short = 'u', value_name = "USER")]
     pub(crate) user: Option<String>,
@@ -70,6 +73,27 @@ pub(crate) struct AttachArgs {
     pub(crate) sig_proxy: bool,
     #[command(flatten)]
     pub(crate) run_cache: RunCache,
+}
+
+/// `firebuild start`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild start web db\n  \
+    firebuild start -a job                      its output from the first byte, and its exit code\n  \
+    firebuild start -ai shell\n\n\
+    A VM that runs is left alone, or attached to with -a or -i. Exit code: with -a or -i the application's.")]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) vms: VmsArgs,
+    /// Carry the application's output, pass signals on, and give its exit code; for one VM
+    #[arg(long, short = 'a')]
+    pub(crate) attach: bool,
+    /// Carry standard input too
+    #[arg(long, short = 'i')]
+    pub(crate) interactive: bool,
+    /// Keys that end this command and not the application
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
 }
 
 /// `firebuild cp`
@@ -123,10 +147,19 @@ pub(crate) struct StatsArgs {
 
 /// `firebuild top`
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebuild top web\n  \
+    firebuild top web -o pid,rss,cmd\n  \
+    firebuild top web aux\n\n\
+    Options of ps that choose processes (-e, -A, -f, a, u, x and what is made of them) choose all of them, which is what is\n\
+    shown anyway; -o takes user, pid, ppid, tty, time, rss (KiB), cmd and comm. The image needs no ps.")]
 pub(crate) struct TopArgs {
     /// Name, id or a unique beginning of the id
     #[arg(value_name = "VM")]
     pub(crate) vm: String,
+    /// Options of ps: which columns
+    #[arg(value_name = "PS OPTION", num_args = 0.., allow_hyphen_values = true, conflicts_with = "format")]
+    pub(crate) options: Vec<String>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
     #[command(flatten)]

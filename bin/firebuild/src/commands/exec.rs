@@ -8,7 +8,7 @@ use firebuild_engine::paths::Paths;
 use firebuild_engine::run::env;
 use firebuild_engine::session::{self, ExecRequest, SessionEnd};
 
-use super::Done;
+use super::{Done, attach};
 use crate::args::ExecArgs;
 use crate::failure::Failure;
 use crate::report::output;
@@ -27,6 +27,7 @@ pub(crate) fn run(paths: &Paths, args: &ExecArgs) -> Done {
         terminal: args.tty,
         stdin: args.interactive,
         detach: args.detach,
+        keys: Some(attach::keys(&args.detach_keys)?),
         ..ExecRequest::default()
     };
     for file in &args.env_file {
@@ -40,6 +41,9 @@ pub(crate) fn run(paths: &Paths, args: &ExecArgs) -> Done {
     }
     let stdio = Stdio::of_process(args.interactive)?;
     let end = session::exec(paths, &args.vm, &request, stdio)?;
+    if end == SessionEnd::Detached {
+        output::note("detached; the program goes on");
+    }
     Ok(code(end))
 }
 

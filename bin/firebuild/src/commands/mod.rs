@@ -3,6 +3,7 @@
 mod attach;
 mod baseos;
 mod check;
+mod completion;
 mod cp;
 mod exec;
 mod image;

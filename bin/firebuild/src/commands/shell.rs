@@ -4,15 +4,13 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use super::Done;
+use super::{Done, completion};
 use crate::args::{Cli, CompletionsArgs, ManArgs};
 use crate::report::output;
 
 /// Prints a completion script.
 pub(crate) fn completions(args: &CompletionsArgs) -> Done {
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "firebuild", &mut text);
-    output::raw(&text);
+    output::raw(completion::script(args.shell).as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 

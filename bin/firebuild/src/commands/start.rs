@@ -4,19 +4,38 @@
 
 use std::process::ExitCode;
 
-use firebuild_engine::monitor::Notice;
+use firebuild_engine::monitor::{Notice, Stdio};
 use firebuild_engine::paths::Paths;
 use firebuild_engine::run::{Outcome, RunError};
+use firebuild_engine::session::AttachRequest;
 use firebuild_engine::start;
 
 use super::lifecycle::{grace, signal};
-use super::{Done, run};
-use crate::args::{StopArgs, VmsArgs};
+use super::{Done, attach, run};
+use crate::args::{StartArgs, StopArgs};
+use crate::failure::Failure;
 use crate::report::output;
 
 /// `firebuild start`
-pub(crate) fn start(paths: &Paths, args: &VmsArgs) -> Done {
-    Ok(each(&args.vms, |vm| start::start(paths, vm, &mut note)))
+pub(crate) fn start(paths: &Paths, args: &StartArgs) -> Done {
+    let vms = &args.vms.vms;
+    if !args.attach && !args.interactive {
+        return Ok(each(vms, |vm| start::start(paths, vm, &mut note)));
+    }
+    let [vm] = vms.as_slice() else {
+        return Err(
+            Failure::usage("-a and -i are for one VM").hint("start the others first, without them")
+        );
+    };
+    let request = AttachRequest {
+        stdin: args.interactive,
+        keys: attach::keys(&args.detach_keys)?,
+        sig_proxy: true,
+    };
+    let stdio = Stdio::of_process(request.stdin)?;
+    let end =
+        start::start_attached(paths, vm, &request, stdio, &mut note).map_err(run::with_hint)?;
+    Ok(attach::code(end))
 }
 
 /// `firebuild restart`

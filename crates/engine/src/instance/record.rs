@@ -102,6 +102,9 @@ pub struct Record {
     pub terminal: bool,
     /// Standard input is carried.
     pub stdin: bool,
+    /// It is there for one who is attached: when that one's input ends, it ends.
+    #[serde(default)]
+    pub stdin_once: bool,
 }
 
 impl Record {

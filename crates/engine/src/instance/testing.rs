@@ -37,5 +37,6 @@ pub(crate) fn record() -> Record {
         remove: false,
         terminal: false,
         stdin: false,
+        stdin_once: false,
     }
 }

@@ -164,7 +164,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             front,
             log,
             server,
-            sessions: Sessions::default(),
+            sessions: Sessions::default().with_stdin_once(owned.instance().record().stdin_once),
             vmm,
             paused: false,
             changing: false,

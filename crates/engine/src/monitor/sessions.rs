@@ -45,8 +45,12 @@ pub struct Sessions {
     clients: Vec<Client>,
     /// Sessions whose clients have gone and whose guest has no room for the message that says so.
     closing: Vec<GuestSession>,
+    /// Sessions whose clients let them go on: what they print is lost.
+    left: Vec<Left>,
     /// How long an attached client may hold up the application.
     patience: Duration,
+    /// The end of what an attached client types is the end of the application's input.
+    stdin_once: bool,
 }
 
 impl Default for Sessions {
@@ -54,7 +58,9 @@ impl Default for Sessions {
         Self {
             clients: Vec::new(),
             closing: Vec::new(),
+            left: Vec::new(),
             patience: PATIENCE,
+            stdin_once: false,
         }
     }
 }
@@ -80,6 +86,13 @@ enum Kind {
     },
 }
 
+/// A session that goes on without its client.
+#[derive(Debug)]
+struct Left {
+    session: GuestSession,
+    has_ended: bool,
+}
+
 #[derive(Debug)]
 struct Client {
     socket: UnixStream,
@@ -89,13 +102,21 @@ struct Client {
     has_output: bool,
     /// The connection is of no more use.
     gone: bool,
+    /// Its session goes on without it.
+    lets_go: bool,
 }
 
 impl Sessions {
+    /// Says whether the end of what an attached client types is the end of the application's input.
+    #[must_use]
+    pub fn with_stdin_once(self, stdin_once: bool) -> Self {
+        Self { stdin_once, ..self }
+    }
+
     /// Whether there is room for another client.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.clients.len() + self.closing.len() < MAX_SESSIONS
+        self.clients.len() + self.closing.len() + self.left.len() < MAX_SESSIONS
     }
 
     /// Opens a session with the guest for a client. `early` is what came on the connection already.
@@ -134,6 +155,7 @@ impl Sessions {
             kind,
             has_output: true,
             gone: false,
+            lets_go: false,
         };
         let now = u64::try_from(Timestamp::now().as_nanosecond()).ok();
         client.tell(&GuestMessage::Hello(Hello::new(Vec::new(), now)));
@@ -171,6 +193,10 @@ impl Sessions {
 
     /// A session is over; its client hears it when it has had all output.
     pub fn ended(&mut self, number: u32, ended: ExitRecord) {
+        let mut left = self.left.iter_mut();
+        if let Some(left) = left.find(|left| left.session.number() == number) {
+            left.has_ended = true;
+        }
         if let Some(client) = self.find(number)
             && let Kind::Guest { record, .. } = &mut client.kind
         {
@@ -253,14 +279,23 @@ impl Sessions {
         for client in &mut self.clients {
             client.read();
             client.obey(agent)?;
-            client.carry(agent);
+            client.carry(agent, self.stdin_once);
             client.watch(self.patience);
         }
         for client in self.clients.extract_if(.., |client| client.gone) {
             if let Kind::Guest { session, .. } = client.kind {
-                self.closing.push(session);
+                if client.lets_go {
+                    let has_ended = false;
+                    self.left.push(Left { session, has_ended });
+                } else {
+                    self.closing.push(session);
+                }
             }
         }
+        self.left.retain_mut(|Left { session, has_ended }| {
+            agent.discard(session);
+            !(*has_ended && session.outputs_ended())
+        });
         while let Some(session) = self.closing.last() {
             if !sent(agent.close_session(session))? {
                 break;
@@ -370,6 +405,11 @@ impl Client {
                     }
                     Kind::Leaving { .. } => {}
                 },
+                // It leaves, and its program goes on.
+                Ok(HostMessage::ExitAck) if matches!(self.kind, Kind::Guest { .. }) => {
+                    self.lets_go = true;
+                    self.gone = true;
+                }
                 // It has heard the end.
                 Ok(HostMessage::ExitAck) if matches!(self.kind, Kind::Leaving { .. }) => {
                     self.gone = true;
@@ -381,12 +421,12 @@ impl Client {
     }
 
     /// Moves bytes both ways until nothing moves any more, or enough has for this turn.
-    fn carry(&mut self, agent: &mut Agent) {
+    fn carry(&mut self, agent: &mut Agent, stdin_once: bool) {
         for _ in 0..TURN_BYTES / READ_BYTES {
             let moved = match &mut self.kind {
                 Kind::Guest { session, .. } => agent.relay(session, &mut self.mux),
                 Kind::Attached { .. } => {
-                    input(&mut self.mux, agent);
+                    input(&mut self.mux, agent, stdin_once);
                     false
                 }
                 Kind::Leaving { .. } => false,
@@ -432,10 +472,13 @@ impl Client {
     }
 }
 
-/// What an attached client types is the application's; the end of it is not: others may come.
-fn input(mux: &mut Mux, agent: &mut Agent) {
-    let Incoming::Bytes(bytes) = mux.peek(StreamId::STDIN) else {
-        return;
+/// What an attached client types is the application's; the end of it is not, since others may come, unless its input is
+/// there for one only.
+fn input(mux: &mut Mux, agent: &mut Agent, once: bool) {
+    let bytes = match mux.peek(StreamId::STDIN) {
+        Incoming::Bytes(bytes) => bytes,
+        Incoming::Ended if once => return agent.end_stdin(),
+        Incoming::Ended | Incoming::Pending => return,
     };
     if agent.stdin_room() == Some(0) {
         return;

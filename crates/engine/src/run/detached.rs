@@ -70,11 +70,25 @@ pub(crate) fn begun(
     held: Hold,
     notices: Notices<'_>,
 ) -> Result<Result<(), Outcome>, RunError> {
+    begun_after(news, id, held, &mut || (), notices)
+}
+
+/// As [`begun`], and does something as soon as the machine is launched.
+pub(crate) fn begun_after(
+    news: OwnedFd,
+    id: InstanceId,
+    held: Hold,
+    launched: &mut dyn FnMut(),
+    notices: Notices<'_>,
+) -> Result<Result<(), Outcome>, RunError> {
     let mut held = Some(held);
     let last = listen(news, &mut |news| match news {
         News::Notice { text } => notices(Notice::Note(text)),
         // The machine has its kernel open; who wants to change kernels need not wait for the boot.
-        _ => held = None,
+        _ => {
+            held = None;
+            launched();
+        }
     });
     match last {
         Some(News::Started) => Ok(Ok(())),

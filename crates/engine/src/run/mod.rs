@@ -26,8 +26,8 @@ mod print;
 pub mod publish;
 mod request;
 
-pub(crate) use detached::begun;
 pub use detached::detached;
+pub(crate) use detached::{begun, begun_after};
 pub use error::{RunError, RunErrorKind};
 pub use firebuild_vm::spec::Accel;
 pub use foreground::foreground;

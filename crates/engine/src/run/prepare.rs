@@ -438,6 +438,7 @@ fn record(
         remove: request.remove,
         terminal: request.terminal,
         stdin: request.stdin,
+        stdin_once: false,
     }
 }
 

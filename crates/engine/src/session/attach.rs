@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use firebuild_sys::signal::SignalFd;
+use firebuild_vm::Agent;
 
 use super::SessionEnd;
 use super::carry::{Carried, Carry};
@@ -47,9 +48,19 @@ pub fn attach(
     stdio: Stdio,
 ) -> Result<SessionEnd, InstanceError> {
     let instance = running(paths, wanted)?;
-    let has_terminal = instance.record().terminal;
     let agent = connect(&instance, &Request::Attach)?;
-    let broken = |error: std::io::Error| broken(&instance, error);
+    carry(&instance, agent, request, stdio)
+}
+
+/// Carries the streams of an attached connection.
+pub(crate) fn carry(
+    instance: &Instance,
+    agent: Agent,
+    request: &AttachRequest,
+    stdio: Stdio,
+) -> Result<SessionEnd, InstanceError> {
+    let has_terminal = instance.record().terminal;
+    let broken = |error: std::io::Error| broken(instance, error);
     let signals = SignalFd::new(&WATCHED).map_err(broken)?;
     let stdin = stdio
         .stdin
@@ -62,7 +73,7 @@ pub fn attach(
         .as_ref()
         .filter(|_| has_terminal)
         .and_then(RawMode::enter);
-    let carry = Carry {
+    let streams = Carry {
         agent,
         prefix: Vec::new(),
         // Only a terminal has keys; what comes from a file is data.
@@ -72,17 +83,18 @@ pub fn attach(
         stderr: Output::new(stdio.stderr).map_err(broken)?,
         signals: Some(signals),
         terminal,
+        lets_go: false,
         proxy: request.sig_proxy,
         deadline: None,
     };
-    let carried = carry.run();
+    let carried = streams.run();
     drop(raw);
     match carried {
         Ok(Carried::Exited(record)) => Ok(SessionEnd::Exited(record.exit_code())),
         Ok(Carried::Detached) => Ok(SessionEnd::Detached),
         Ok(Carried::GaveUp(signal)) => Ok(SessionEnd::GaveUp(signal)),
-        Ok(Carried::Closed | Carried::Late) if ends_soon(&instance) => {
-            let ended = wait_for(&instance)?;
+        Ok(Carried::Closed | Carried::Late) if ends_soon(instance) => {
+            let ended = wait_for(instance)?;
             let code = ended.map_or(UNSEEN, |ended| ended.exit_code);
             Ok(SessionEnd::Exited(code))
         }

@@ -33,6 +33,8 @@ pub(super) struct Carry {
     pub(super) terminal: Option<OwnedFd>,
     /// Keys that end the command and not the program.
     pub(super) keys: Option<DetachKeys>,
+    /// Whether the other end is told that what it does for this command goes on after the detach keys.
+    pub(super) lets_go: bool,
     /// Whether signals other than those of the window are passed on.
     pub(super) proxy: bool,
     /// When it is given up if nothing has come back by then.
@@ -87,6 +89,11 @@ impl Carry {
                 return Ok(record.map_or(Carried::Closed, Carried::Exited));
             }
             if !over && self.input() {
+                // The end of a program that nobody has seen: it may go on. What is attached hears nothing of it.
+                if self.lets_go {
+                    self.agent.acknowledge_exit()?;
+                    let _ = self.agent.pump(None);
+                }
                 return Ok(Carried::Detached);
             }
             if let Some(number) = self.signals(&mut interrupts)? {

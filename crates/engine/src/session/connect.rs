@@ -31,7 +31,7 @@ pub(super) fn not_running(instance: &Instance) -> InstanceError {
 }
 
 /// Opens a connection for a request that stays.
-pub(super) fn connect(instance: &Instance, request: &Request) -> Result<Agent, InstanceError> {
+pub(crate) fn connect(instance: &Instance, request: &Request) -> Result<Agent, InstanceError> {
     let name = &instance.record().name;
     let Some((answer, stream)) = open(instance, request)? else {
         return Err(not_running(instance));

@@ -43,6 +43,8 @@ pub struct ExecRequest {
     pub stdin: bool,
     /// Come back when it has begun.
     pub detach: bool,
+    /// Keys that end the command, and not the program; where there is a terminal.
+    pub keys: Option<DetachKeys>,
 }
 
 /// Runs a program in a VM and carries its streams. Call it from the main thread, before other threads exist.
@@ -90,7 +92,8 @@ pub fn exec(
         stderr: Output::new(stdio.stderr).map_err(broken)?,
         signals: Some(signals),
         terminal,
-        keys: None::<DetachKeys>,
+        keys: request.keys.clone().filter(|_| raw.is_some()),
+        lets_go: true,
         proxy: true,
         deadline: None,
     };
@@ -98,8 +101,9 @@ pub fn exec(
     drop(raw);
     match carried {
         Ok(Carried::Exited(record)) => Ok(end_of(&record)),
+        Ok(Carried::Detached) => Ok(SessionEnd::Detached),
         Ok(Carried::GaveUp(signal)) => Ok(SessionEnd::GaveUp(signal)),
-        Ok(Carried::Closed | Carried::Detached | Carried::Late) => Err(ended(&instance)),
+        Ok(Carried::Closed | Carried::Late) => Err(ended(&instance)),
         Err(error) => Err(Error::caused(
             InstanceErrorKind::Io,
             format!("the connection to the VM {} broke", instance.record().name),

@@ -20,7 +20,9 @@ mod quiet;
 mod stats;
 mod top;
 
+pub(crate) use attach::carry;
 pub use attach::{AttachRequest, attach};
+pub(crate) use connect::connect;
 pub use cp::{CopyRequest, Direction, LocalEnd, cp};
 pub use detach_keys::{DetachKeys, DetachKeysError};
 pub use exec::{ExecRequest, exec};

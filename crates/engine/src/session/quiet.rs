@@ -62,6 +62,7 @@ impl Quiet {
             signals: None,
             terminal: None,
             keys: None,
+            lets_go: false,
             proxy: false,
             deadline: patience.and_then(|patience| Instant::now().checked_add(patience)),
         };

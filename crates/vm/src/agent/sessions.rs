@@ -7,7 +7,7 @@
 use firebuild_guest_proto::flow::{Moved, relay};
 use firebuild_guest_proto::session::FEATURE_SESSIONS;
 use firebuild_guest_proto::{
-    Direction, HostMessage, Mux, SessionOrder, Signal, StreamId, WindowSize,
+    Direction, HostMessage, Incoming, Mux, SessionOrder, Signal, StreamId, WindowSize,
 };
 
 use super::{Agent, AgentError, Phase};
@@ -90,6 +90,24 @@ impl Agent {
         }
         self.has_output |= moved;
         moved
+    }
+
+    /// Takes what a session prints, for nobody.
+    pub fn discard(&mut self, session: &mut GuestSession) {
+        let [_, stdout, stderr] = session.order.streams();
+        for (place, stream) in [(1, stdout), (2, stderr)] {
+            while !session.over[place] {
+                match self.mux.peek(stream) {
+                    Incoming::Bytes(bytes) => {
+                        let count = bytes.len();
+                        self.mux.consume(stream, count);
+                        self.has_output = true;
+                    }
+                    Incoming::Ended => session.over[place] = true,
+                    Incoming::Pending => break,
+                }
+            }
+        }
     }
 
     /// Sends a signal to the processes of a session.

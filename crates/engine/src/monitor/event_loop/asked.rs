@@ -147,10 +147,10 @@ impl EventLoop<'_, '_> {
             return refused("too many commands work with it already; end some of them");
         }
         match request {
-            Request::Attach if self.phase < Phase::Exited => Verdict::Session(SessionKind::Attach),
-            Request::Session if self.paused => {
+            _ if self.paused => {
                 refused("it is paused; let it go on with 'firebuild unpause' first")
             }
+            Request::Attach if self.phase < Phase::Exited => Verdict::Session(SessionKind::Attach),
             Request::Session if self.agent.takes_sessions() => Verdict::Session(SessionKind::Guest),
             _ if self.phase == Phase::Booting => refused("its application does not run yet"),
             _ => refused("its application does not run any more"),
