@@ -1,7 +1,8 @@
 //! From a layer or a tree to an archive: the same bytes for the same input.
 //!
 //! Entries are written in the order of a walk, a whiteout before what takes its place, an opaque mark right after its
-//! directory, a hard link after its target. Headers are ustar; an extended header comes before those that need one
+//! directory, a hard link after its target and with its properties: Docker and containerd give a file those of the link's
+//! header once more. Headers are ustar; an extended header comes before those that need one
 //! (long or non-ASCII paths, times with nanoseconds, large numbers, attributes). User and group names are never
 //! written. Sockets cannot be in an archive and are left out.
 
@@ -9,14 +10,14 @@ mod entry;
 mod hasher;
 mod sink;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 
 use super::{OPAQUE, TarError, TarErrorKind, WHITEOUT, padded};
 use crate::layer::{Change, Entry, Layer, compare_paths};
 use crate::path;
-use crate::tree::{Content, Contents, Extent, Inode, Kind, Opened, Source, Time, Tree};
+use crate::tree::{Content, Contents, Extent, Inode, Kind, Meta, Opened, Source, Time, Tree};
 use entry::Head;
 use sink::Sink;
 
@@ -102,12 +103,14 @@ fn pieces(from: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
     .map(move |at| (at, PIECE.min(end - at)))
 }
 
-struct Writer<'c, 'o> {
+struct Writer<'c, 'o, 'l> {
     contents: &'c dyn Contents,
     sink: Sink<'o>,
     clamp: Option<Time>,
     gnu_acls: bool,
     is_layer: bool,
+    /// What hard links may lead to: the files of the layer by path.
+    files: HashMap<&'l [u8], &'l Change>,
     written: Vec<Entry>,
 }
 
@@ -120,7 +123,7 @@ fn rank(change: &Change) -> u8 {
     }
 }
 
-impl<'c, 'o> Writer<'c, 'o> {
+impl<'c, 'o, 'l> Writer<'c, 'o, 'l> {
     fn new(
         contents: &'c dyn Contents,
         output: Output<'o>,
@@ -133,11 +136,20 @@ impl<'c, 'o> Writer<'c, 'o> {
             clamp: options.clamp_mtime,
             gnu_acls: options.gnu_acls,
             is_layer,
+            files: HashMap::new(),
             written: Vec::new(),
         })
     }
 
-    fn write(mut self, layer: &Layer) -> Result<Written, TarError> {
+    fn write(mut self, layer: &'l Layer) -> Result<Written, TarError> {
+        let has_links = |entry: &Entry| matches!(entry.change, Change::HardLink(_));
+        if layer.entries.iter().any(has_links) {
+            let entries = layer.entries.iter();
+            self.files = entries
+                .filter(|e| matches!(e.change, Change::Node(_) | Change::HardLink(_)))
+                .map(|e| (e.path.as_slice(), &e.change))
+                .collect();
+        }
         let mut order: Vec<&Entry> = layer.entries.iter().collect();
         order.sort_by(|a, b| {
             compare_paths(&a.path, &b.path).then(rank(&a.change).cmp(&rank(&b.change)))
@@ -182,6 +194,17 @@ impl<'c, 'o> Writer<'c, 'o> {
         self.finish()
     }
 
+    /// The properties of what a hard link leads to, if it is in the layer. The order of writing has no circles.
+    fn meta_behind(&self, mut target: &'l [u8]) -> Option<&'l Meta> {
+        loop {
+            match self.files.get(target)? {
+                Change::Node(inode) => return Some(&inode.meta),
+                Change::HardLink(next) => target = next,
+                Change::Whiteout | Change::Opaque => return None,
+            }
+        }
+    }
+
     fn finish(mut self) -> Result<Written, TarError> {
         let end = self.sink.position();
         self.sink.zeros(1024).map_err(|e| TarError::io(e, end))?;
@@ -205,7 +228,7 @@ impl<'c, 'o> Writer<'c, 'o> {
         })
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), TarError> {
+    fn entry(&mut self, entry: &'l Entry) -> Result<(), TarError> {
         let start = self.sink.position();
         let io = |e| TarError::io(e, start).named(&entry.path);
         let refuse = |kind| TarError::new(kind, start).named(&entry.path);
@@ -220,7 +243,10 @@ impl<'c, 'o> Writer<'c, 'o> {
             {
                 return Err(refuse(TarErrorKind::Reserved));
             }
-            Change::HardLink(target) => Head::link(&entry.path, target),
+            Change::HardLink(target) => {
+                let meta = self.meta_behind(target);
+                Head::link(&entry.path, target, meta, self.clamp, self.gnu_acls)
+            }
             Change::Node(Inode {
                 kind: Kind::Socket, ..
             }) => return Ok(()),

@@ -32,12 +32,29 @@ impl Head {
         builder.finish(path)
     }
 
-    pub(super) fn link(path: &[u8], target: &[u8]) -> Option<Self> {
+    /// A hard link, with the properties of the file: whoever unpacks as Docker does changes the owner by it, which takes
+    /// capabilities and the set-uid bit away, and then sets attributes and mode again.
+    pub(super) fn link(
+        path: &[u8],
+        target: &[u8],
+        meta: Option<&Meta>,
+        clamp: Option<Time>,
+        gnu_acls: bool,
+    ) -> Option<Self> {
+        let unknown = Meta {
+            mode: 0o644,
+            ..Meta::default()
+        };
+        let meta = meta.unwrap_or(&unknown);
         let mut builder = Builder::new(b'1');
         builder.path(path);
         builder.target(target);
-        builder.meta(&Meta::default(), Time::default())?;
+        builder.meta(
+            meta,
+            clamp.map_or(meta.mtime, |clamp| meta.mtime.min(clamp)),
+        )?;
         builder.size(0);
+        builder.xattrs(meta, gnu_acls);
         builder.finish(path)
     }
 
@@ -76,13 +93,7 @@ impl Head {
             }
             _ => builder.size(0),
         }
-        for (name, value) in &inode.meta.xattrs {
-            let key = [XATTR, &escape_name(name)].concat();
-            pax::append(&mut builder.records, &key, value);
-            if gnu_acls && let Some((key, text)) = acl::record(name, value) {
-                pax::append(&mut builder.records, key, text.as_bytes());
-            }
-        }
+        builder.xattrs(&inode.meta, gnu_acls);
         builder.finish(path)
     }
 }
@@ -162,6 +173,16 @@ impl Builder {
             );
         }
         Some(())
+    }
+
+    fn xattrs(&mut self, meta: &Meta, gnu_acls: bool) {
+        for (name, value) in &meta.xattrs {
+            let key = [XATTR, &escape_name(name)].concat();
+            pax::append(&mut self.records, &key, value);
+            if gnu_acls && let Some((key, text)) = acl::record(name, value) {
+                pax::append(&mut self.records, key, text.as_bytes());
+            }
+        }
     }
 
     fn size(&mut self, size: u64) {

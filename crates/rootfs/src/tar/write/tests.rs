@@ -288,3 +288,43 @@ fn large_content_is_hashed_beside_and_right() {
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 0).unwrap();
     assert!(back == out);
 }
+
+/// Docker and containerd apply the header of a hard link to the file: owner, attributes, mode, and at last the time.
+#[test]
+fn hard_links_have_the_properties_of_their_file() {
+    let layer = parse_layer(
+        "/a file 4750 7:8 64 3 data:abc xattr:security.capability=0102\n/b link /a\n/c link /b\n/d link /below\n",
+    )
+    .unwrap();
+    for (clamp, time) in [(None, 64), (Some(Time { secs: 9, nanos: 0 }), 9)] {
+        let mut out = Vec::new();
+        let options = WriteOptions {
+            clamp_mtime: clamp,
+            ..WriteOptions::default()
+        };
+        write_layer(&layer, &Memory, Output::Stream(&mut out), &options).unwrap();
+        let octal = |block: &[u8], at: std::ops::Range<usize>| {
+            let text = std::str::from_utf8(&block[at]).unwrap();
+            u64::from_str_radix(text.trim_matches(['\0', ' ']), 8).unwrap()
+        };
+        let blocks: Vec<&[u8]> = out.chunks(512).collect();
+        let links: Vec<usize> = (0..blocks.len())
+            .filter(|&at| blocks[at][156] == b'1' && blocks[at][257..].starts_with(b"ustar"))
+            .collect();
+        assert_eq!(links.len(), 3);
+        for &at in &links[..2] {
+            let fields = [100..108, 108..116, 116..124, 124..136, 136..148];
+            assert_eq!(
+                fields.map(|field| octal(blocks[at], field)),
+                [0o4750, 7, 8, 0, time]
+            );
+            assert!(
+                blocks[at - 1]
+                    .windows(19)
+                    .any(|part| part == b"security.capability")
+            );
+        }
+        // Of a file in a layer below nothing is known here, but it shall stay readable.
+        assert_eq!(octal(blocks[links[2]], 100..108), 0o644);
+    }
+}
