@@ -49,8 +49,9 @@ fn an_initrd_boots() {
         .args(["-append", "console=ttyS0 quiet panic=-1"])
         .stdin(Stdio::null());
     let out = run(&mut qemu, Duration::from_secs(240)).ok().out();
-    let seen: Vec<&str> = out.lines().map(str::trim).collect();
+    // The firmware leaves its last line open.
     for line in ["up as 1", "640 12:34", "kept"] {
-        assert!(seen.contains(&line), "{line}:\n{out}");
+        let seen = out.lines().any(|seen| seen.trim().ends_with(line));
+        assert!(seen, "{line}:\n{out}");
     }
 }
