@@ -54,6 +54,8 @@ pub struct Guard {
     now: Instant,
     /// Frames for the guest that passt should have sent, each after its length.
     completions: Vec<u8>,
+    /// There is no passt: everything goes through as it is.
+    open: bool,
 }
 
 /// How long an answer may take: `UDP_CONN_TIMEOUT` of passt.
@@ -73,6 +75,7 @@ impl Default for Guard {
             answers: HashMap::new(),
             now: Instant::now(),
             completions: Vec::new(),
+            open: false,
         }
     }
 }
@@ -81,6 +84,9 @@ impl Guard {
     /// Whether a frame of the guest may leave it.
     #[must_use]
     pub fn allows(&self, frame: &[u8]) -> bool {
+        if self.open {
+            return true;
+        }
         let Some((header, packet)) = frame.split_at_checked(14) else {
             return false;
         };
@@ -146,7 +152,8 @@ impl Guard {
 
     /// Notes what the guest is owed for a frame that may leave it.
     fn complete(&mut self, frame: &[u8]) {
-        if self.completions.len() < MAX_COMPLETIONS_BYTES
+        if !self.open
+            && self.completions.len() < MAX_COMPLETIONS_BYTES
             && let Some(answer) = handshake::completion(frame)
         {
             let length = u32::try_from(answer.len()).expect("an acknowledgement is short");
@@ -157,6 +164,9 @@ impl Guard {
 
     /// Lets a frame for the guest through: remembers what the gateway says, and mends resets.
     pub fn deliver(&mut self, frame: &mut [u8]) {
+        if self.open {
+            return;
+        }
         let _ = self.remember(frame);
         let _ = mend_reset(frame);
     }
@@ -272,6 +282,29 @@ pub struct Limits {
 /// # Errors
 /// When the sockets cannot be made non-blocking or no thread can be had.
 pub fn spawn(guest: OwnedFd, network: OwnedFd, limits: Limits) -> io::Result<JoinHandle<()>> {
+    start(guest, network, Framing::Stream, Guard::default(), limits)
+}
+
+/// As [`spawn`], between a guest and a tap: nothing is looked at, only counted, because the tap is on a network whose rules
+/// do the rest.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn shape(guest: OwnedFd, tap: OwnedFd, limits: Limits) -> io::Result<JoinHandle<()>> {
+    let guard = Guard {
+        open: true,
+        ..Guard::default()
+    };
+    start(guest, tap, Framing::Packets, guard, limits)
+}
+
+fn start(
+    guest: OwnedFd,
+    network: OwnedFd,
+    framing: Framing,
+    guard: Guard,
+    limits: Limits,
+) -> io::Result<JoinHandle<()>> {
     for side in [&guest, &network] {
         do_not_block(side)?;
     }
@@ -280,7 +313,12 @@ pub fn spawn(guest: OwnedFd, network: OwnedFd, limits: Limits) -> io::Result<Joi
         .stack_size(128 * 1024)
         .spawn(move || {
             // A side that is gone is the ordinary end; the machine's owner sees the processes end and says why.
-            let _ = relay(&guest, Framing::Stream, &network, limits);
+            let _ = relay(
+                [&guest, &network],
+                [Framing::Stream, framing],
+                guard,
+                limits,
+            );
         })
 }
 
@@ -295,14 +333,13 @@ pub(crate) fn do_not_block(fd: &OwnedFd) -> io::Result<()> {
 
 /// Carries frames until a side closes.
 pub(crate) fn relay(
-    guest: &OwnedFd,
-    framing: Framing,
-    network: &OwnedFd,
+    [guest, network]: [&OwnedFd; 2],
+    [of_guest, of_network]: [Framing; 2],
+    mut guard: Guard,
     limits: Limits,
 ) -> io::Result<()> {
-    let mut guard = Guard::default();
-    let mut out = Pipe::new(Way::FromGuest, framing, Framing::Stream, limits.from_guest);
-    let mut back = Pipe::new(Way::ToGuest, Framing::Stream, framing, limits.to_guest);
+    let mut out = Pipe::new(Way::FromGuest, of_guest, of_network, limits.from_guest);
+    let mut back = Pipe::new(Way::ToGuest, of_network, of_guest, limits.to_guest);
     loop {
         let now = Instant::now();
         // A direction that has used up its share is not read; whoever sends there waits.

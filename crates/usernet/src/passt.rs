@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
-use crate::guard::{FRAME_BUFFER_BYTES, Framing, Limits, do_not_block, relay};
+use crate::guard::{FRAME_BUFFER_BYTES, Framing, Guard, Limits, do_not_block, relay};
 use crate::guest::passt_args;
 use crate::host::HostNetwork;
 
@@ -61,7 +61,13 @@ impl UserNetwork {
                     let _ = started.send(pidfd);
                     if !failed {
                         // The end of either side is the ordinary end.
-                        let _ = relay(&frames, Framing::Packets, &network, Limits::default());
+                        let framing = [Framing::Packets, Framing::Stream];
+                        let _ = relay(
+                            [&frames, &network],
+                            framing,
+                            Guard::default(),
+                            Limits::default(),
+                        );
                     }
                     let _ = child.kill();
                     let _ = child.wait();

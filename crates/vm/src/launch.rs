@@ -219,7 +219,12 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
     for guard in &plan.guards {
         let guest = descriptors.take(&guard.guest)?;
         let network = descriptors.take(&guard.network)?;
-        let thread = guard::spawn(guest, network, limits(&guard.limits)).map_err(|source| {
+        let limits = limits(&guard.limits);
+        let thread = match guard.tap {
+            true => guard::shape(guest, network, limits),
+            false => guard::spawn(guest, network, limits),
+        };
+        let thread = thread.map_err(|source| {
             LaunchError::io(LaunchErrorKind::Descriptor(guard.guest.clone()), source)
         })?;
         machine.add_guard(thread);
@@ -309,8 +314,13 @@ impl Descriptors {
                 Descriptor::Open { name, path, access } => {
                     made.insert(name.clone(), open_file(path, *access, name, user)?);
                 }
-                Descriptor::Tap { name, link, netns } => {
-                    let tap = bridge::open_tap(link, netns.as_deref());
+                Descriptor::Tap {
+                    name,
+                    link,
+                    netns,
+                    plain,
+                } => {
+                    let tap = bridge::open_tap(link, netns.as_deref(), *plain);
                     made.insert(name.clone(), tap.map_err(|e| failed(name, e))?);
                 }
                 Descriptor::Memory { name, parts } => {

@@ -128,6 +128,9 @@ pub enum Descriptor {
             serialize_with = "crate::text::maybe_path"
         )]
         netns: Option<PathBuf>,
+        /// Frames have no header of virtio.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        plain: bool,
     },
     /// A memory file (`memfd_create(2)`) with these parts one after the other.
     Memory {
@@ -209,6 +212,9 @@ pub struct Guard {
     pub guest: String,
     /// Descriptor name of the end that leads to the network.
     pub network: String,
+    /// That end is a tap: frames are counted and not looked at, since the rules of the bridge do that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tap: bool,
     /// How much may pass.
     #[serde(skip_serializing_if = "InterfaceLimits::is_none")]
     pub limits: InterfaceLimits,

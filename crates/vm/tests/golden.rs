@@ -58,6 +58,7 @@ const CASES: &[(&str, Host)] = &[
     ("hardware", SERVER),
     ("microvm", SERVER),
     ("bridge-ports", SERVER),
+    ("bridge-limits", SERVER),
     ("passt-ports", SERVER),
     (
         "passt-offline",

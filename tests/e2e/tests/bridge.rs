@@ -131,12 +131,21 @@ fn a_bridge_leads_out_and_in_and_never_to_the_hosts_loopback() {
         ip route add 127.0.0.0/8 via 10.251.0.1\n\
         for k in tcp udp; do net $k 127.0.0.1:4001 & done; net tcp 127.0.0.1:81 & wait\n\
         cat /etc/resolv.conf; ip addr add 10.251.0.2/22 dev eth0; ip addr del 10.251.0.3/22 dev eth0; net tcp 10.251.0.1:8000";
+    // Its frames are counted on their way, which changes nothing else.
+    let limits = home.path().join("limits.json");
+    let bucket = r#"{"bandwidth": {"size": 1000000, "refill_time": 100}}"#;
+    let interface = format!(
+        r#"{{"network-interfaces": [{{"iface_id": "eth0", "rx_rate_limiter": {bucket}, "tx_rate_limiter": {bucket}}}]}}"#
+    );
+    fs_err::write(&limits, interface).unwrap();
     let done = home
         .fb([
             "run",
             "--rm",
             "--network=bridge",
             "--ip=10.251.0.3",
+            "--machine-config",
+            &limits.display().to_string(),
             NET_IMAGE,
             "--",
             script,

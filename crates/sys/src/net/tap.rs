@@ -32,6 +32,15 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     attach(name, FLAGS)
 }
 
+/// As [`open`], for frames without the header of virtio: every one is whole, and no longer than the link's MTU.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_plain(name: &str) -> io::Result<OwnedFd> {
+    super::link_index(name)?;
+    attach(name, FLAGS & !libc::IFF_VNET_HDR)
+}
+
 /// Whether a tap outlives its holder.
 ///
 /// # Errors

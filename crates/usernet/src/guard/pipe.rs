@@ -178,7 +178,7 @@ impl Pipe {
                     true
                 }
             };
-            let is_opening = self.way == Way::FromGuest && opens(frame);
+            let is_opening = self.way == Way::FromGuest && !guard.open && opens(frame);
             if passes {
                 if kept != read {
                     self.buffer.copy_within(read..end, kept);

@@ -4,9 +4,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::meter::{Limit, Rate};
 
-use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, Limits, MAX_ANSWERS, MAX_FRAME_BYTES, spawn};
+use super::{ANSWER_TIME, GATEWAY_IPV4, Guard, Limits, MAX_ANSWERS, MAX_FRAME_BYTES, shape, spawn};
 
 /// The guest's end and passt's end of a guarded connection.
 fn guarded() -> (UnixStream, UnixStream, std::thread::JoinHandle<()>) {
@@ -330,6 +332,50 @@ fn a_reset_gets_the_ack_that_makes_it_count() {
         Guard::default().deliver(&mut frame);
         assert_eq!(frame, before);
     }
+}
+
+#[test]
+fn a_tap_is_counted_and_not_looked_at() {
+    // One frame a read or write, as a tap.
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (kind, family) = (SocketType::SEQPACKET, AddressFamily::UNIX);
+    let (tap, link) = rustix::net::socketpair(family, kind, flags, None).unwrap();
+    let (mut guest, inner) = UnixStream::pair().unwrap();
+    let limits = Limits {
+        to_guest: Limit {
+            bytes: None,
+            frames: Some(Rate {
+                size: 5,
+                refill: Duration::from_millis(250),
+                burst: 5,
+            }),
+        },
+        ..Limits::default()
+    };
+    let thread = shape(OwnedFd::from(inner), tap, limits).unwrap();
+    // What a guard before passt would drop.
+    let loopback = frame([127, 0, 0, 1], &[7; 60]);
+    guest.write_all(&loopback.repeat(2)).unwrap();
+    let mut came = [0; 2048];
+    for _ in 0..2 {
+        let count = rustix::io::read(&link, &mut came).unwrap();
+        assert_eq!(came[..count], loopback[4..]);
+    }
+    // Ten frames pass at once, the bucket and the burst; the rest at 20 a second. A read takes what is there, so the debt
+    // shows with what comes after it.
+    let begun = Instant::now();
+    for count in [30, 1] {
+        for _ in 0..count {
+            rustix::io::write(&link, &loopback[4..]).unwrap();
+        }
+        let mut all = vec![0; count * loopback.len()];
+        guest.read_exact(&mut all).unwrap();
+        assert_eq!(all, loopback.repeat(count));
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(700), "{took:?}");
+    drop((guest, link));
+    thread.join().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! | huge pages | memory of `memfd_create(MFD_HUGETLB)`; transparent ones are what QEMU asks for anyway |
 //! | balloon | `virtio-balloon-pci` |
 //! | randomness | `virtio-rng-pci,max-bytes=…,period=…` |
-//! | limits of the network | those of the guard before passt; nothing of QEMU's own |
+//! | limits of the network | those of the guard before passt or before the tap; nothing of QEMU's own |
 //! | a disk's limits | a `throttle-group` and a filter on top of the disk |
 
 use serde_json::json;
@@ -32,8 +32,12 @@ pub(super) fn support(passt: bool) -> HardwareSupport {
             free_page_hinting: false,
             free_page_reporting: true,
         }),
-        // By the guard between the guest and passt.
-        interface_limits: passt.then_some(LimitedNetwork::User).into_iter().collect(),
+        // By the guard between the guest and passt, or the tap.
+        interface_limits: passt
+            .then_some(LimitedNetwork::User)
+            .into_iter()
+            .chain([LimitedNetwork::Bridge])
+            .collect(),
         // Its buckets are refilled for ever, its generator counts bytes, and its statistics lie behind a connection that is
         // the monitor's.
         one_time_bursts: false,

@@ -63,7 +63,7 @@ pub(super) fn plan(
     let mut ports = Vec::new();
     let mut low_ports = false;
     if let Network::Bridge(network) = &spec.network {
-        vmm.network_by_tap(network);
+        vmm.network_by_tap(network, &spec.hardware.interface);
     }
     if let Network::User(network) = &spec.network {
         ports.clone_from(&network.publish);
@@ -377,6 +377,7 @@ impl Vmm {
         self.guards.push(Guard {
             guest,
             network: outside,
+            tap: false,
             limits: limits.clone(),
         });
         self.descriptors.push(Descriptor::Pipe {
@@ -390,16 +391,42 @@ impl Vmm {
         self.network_device(GUEST_MAC);
     }
 
-    fn network_by_tap(&mut self, network: &BridgeNetwork) {
+    fn network_by_tap(&mut self, network: &BridgeNetwork, limits: &InterfaceLimits) {
         let name = "network.tap";
         self.descriptors.push(Descriptor::Tap {
             name: name.to_owned(),
             link: network.tap.clone(),
             netns: network.netns.clone(),
+            plain: !limits.is_none(),
         });
+        if !limits.is_none() {
+            return self.network_by_shaped_tap(network, name, limits);
+        }
         let fd = self.inherit(name);
         // vhost-net would give QEMU's work to the host's kernel; without it the same works everywhere.
         self.arg(&["-netdev", &format!("tap,id=network,fd={fd},vhost=off")]);
+        self.network_device(network.mac);
+    }
+
+    /// QEMU has no limits of its own: what counts the frames stands between it and the tap.
+    fn network_by_shaped_tap(
+        &mut self,
+        network: &BridgeNetwork,
+        tap: &str,
+        limits: &InterfaceLimits,
+    ) {
+        let guest = "guard.guest".to_owned();
+        let end = self.pair(&guest, "network.vmm", Some(FRAME_BUFFER_BYTES));
+        self.guards.push(Guard {
+            guest,
+            network: tap.to_owned(),
+            tap: true,
+            limits: limits.clone(),
+        });
+        self.arg(&[
+            "-netdev",
+            &format!("stream,id=network,server=off,addr.type=fd,addr.str={end}"),
+        ]);
         self.network_device(network.mac);
     }
 

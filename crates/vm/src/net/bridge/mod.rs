@@ -260,17 +260,21 @@ impl Drop for Joined {
     }
 }
 
-/// Opens the tap of a machine. It vanishes when the last descriptor of it is closed.
+/// Opens the tap of a machine; `plain` is for frames without a header of virtio. It vanishes when the last descriptor of it
+/// is closed.
 ///
 /// # Errors
 /// When the kernel refuses: no such link, held by somebody else.
-pub fn open_tap(name: &str, netns: Option<&Path>) -> io::Result<OwnedFd> {
+pub fn open_tap(name: &str, netns: Option<&Path>, plain: bool) -> io::Result<OwnedFd> {
     let namespace = netns
         .map(namespace::open)
         .transpose()
         .map_err(io::Error::other)?;
     namespace::inside(namespace.as_ref().map(AsFd::as_fd), || {
-        let held = tap::open(name)?;
+        let held = match plain {
+            true => tap::open_plain(name)?,
+            false => tap::open(name)?,
+        };
         tap::set_persistent(held.as_fd(), false)?;
         Ok(held)
     })

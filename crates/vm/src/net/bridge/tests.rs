@@ -252,7 +252,7 @@ fn another_namespace_is_entered_by_its_path() {
         };
         let joined = join(&there).unwrap();
         assert_eq!(seen(), Seen::default(), "nothing is made here");
-        drop(super::open_tap(&joined.network().tap, Some(Path::new(&netns))).unwrap());
+        drop(super::open_tap(&joined.network().tap, Some(Path::new(&netns)), false).unwrap());
         abandon(joined);
         // From here the dead of that namespace are found by its record.
         let removed = sweep().removed;
