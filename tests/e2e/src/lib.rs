@@ -5,6 +5,7 @@
 //! which they are linked.
 
 pub mod family;
+pub mod firecracker;
 mod fixtures;
 pub mod netns;
 mod process;

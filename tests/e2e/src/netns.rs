@@ -258,7 +258,7 @@ pub fn machines_here() -> Vec<String> {
         let Ok(program) = fs_err::read_to_string(format!("/proc/{pid}/comm")) else {
             continue;
         };
-        if ["qemu", "passt", "firebuild"]
+        if ["qemu", "passt", "firebuild", "firecracker", "jailer"]
             .iter()
             .any(|ours| program.starts_with(ours))
             && namespace_of(pid) == own

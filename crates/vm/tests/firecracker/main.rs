@@ -10,7 +10,7 @@
 //! | `FIREBUILD_FIRECRACKER_API` | `firecracker.yaml`, the description of its API |
 //!
 //! They need root, and a `/dev/kvm` that makes machines, be they good for anything or not: no test here waits for a user
-//! space. Without all that they skip loudly.
+//! space. Without all that they skip loudly. `scripts/nested-kvm` has such a device on any host with QEMU.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
