@@ -93,7 +93,7 @@ pub enum Verdict {
     Answer(Answer),
     /// The connection stays until the instance has ended.
     Later,
-    /// The connection stays until the work of this number has been done ([`Server::settle`]).
+    /// The connection stays until the work of this number has been done.
     Working(u64),
     /// The connection becomes a client's ([`NewSession`]).
     Session(SessionKind),
