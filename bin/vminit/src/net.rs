@@ -1,7 +1,9 @@
 //! The network: `lo`, and the interfaces of the configuration with their addresses and routes.
 
 use firebuild_guest_proto::{FailureReason, Interface, InterfaceRef, MacAddress};
-use firebuild_sys::net::{add_address, add_route, link_up, set_mtu};
+use firebuild_sys::net::{
+    add_address, add_route, link_up, no_duplicate_address_detection, set_mtu,
+};
 
 use crate::error::InitError;
 use crate::journal::Journal;
@@ -32,6 +34,14 @@ fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<()
         && let Err(error) = set_mtu(name, mtu)
     {
         journal.warning(&format!("cannot set the MTU of {name} to {mtu}: {error}"));
+    }
+    let ipv6 = interface
+        .addresses
+        .iter()
+        .any(|cidr| cidr.address.is_ipv6());
+    // Whoever gives the addresses knows that nobody else has them; IPv6 is to work from the application's first moment.
+    if ipv6 && let Err(error) = no_duplicate_address_detection(name) {
+        journal.debug(&format!("IPv6 of {name} begins later: {error}"));
     }
     for cidr in &interface.addresses {
         let outcome = add_address(name, cidr.address, cidr.prefix);

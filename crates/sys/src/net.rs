@@ -74,6 +74,16 @@ pub fn set_mtu(name: &str, bytes: u32) -> io::Result<()> {
     request(RTM_NEWLINK, 0, &body)
 }
 
+/// Makes a link take IPv6 addresses as they are, the link-local one that the kernel gives it included: without duplicate
+/// address detection, during which (1 to 2 s) they cannot be used. For links whose neighbours cannot have the same one.
+/// Call it before [`link_up`].
+///
+/// # Errors
+/// `ENOENT` when there is no such link, or no IPv6; `EACCES`, `EROFS`.
+pub fn no_duplicate_address_detection(name: &str) -> io::Result<()> {
+    fs_err::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0")
+}
+
 /// Gives a link an address with a prefix length in bits; setting it again changes nothing. IPv6 addresses can be used at
 /// once (no duplicate address detection).
 ///

@@ -1,8 +1,11 @@
 use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::link::{Link, add_bridge, delete, join_bridge, links};
-use super::{add_address, add_route, link_index, link_up, set_mtu, tap};
+use super::{
+    add_address, add_route, link_index, link_up, no_duplicate_address_detection, set_mtu, tap,
+};
 use crate::namespace::{Namespaces, join, unshare};
 use crate::net::veth::{Peer, add_pair, finish_frames_in_software};
 use crate::packet;
@@ -105,6 +108,41 @@ fn frames_of_a_pair_leave_whole() {
             .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
             .sum();
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the checksum is done");
+    });
+}
+
+#[test]
+fn ipv6_of_a_link_without_detection_begins_at_once() {
+    in_own_network("ipv6_of_a_link_without_detection_begins_at_once", || {
+        let here = fs_err::File::open("/proc/thread-self/ns/net").unwrap();
+        let peer = Peer {
+            name: "far",
+            address: [2, 0, 0, 0, 0, 9],
+            namespace: here.as_fd(),
+        };
+        add_pair("near", 1500, peer).unwrap();
+        for link in ["near", "far"] {
+            // The detection would take a minute.
+            let path = format!("/proc/sys/net/ipv6/neigh/{link}/retrans_time_ms");
+            fs_err::write(path, "60000").unwrap();
+        }
+        no_duplicate_address_detection("near").unwrap();
+        assert!(no_duplicate_address_detection("nosuchlink0").is_err());
+        link_up("near").unwrap();
+        link_up("far").unwrap();
+        // IFA_F_TENTATIVE of `linux/if_addr.h`, in the fifth column.
+        let tentative = |link: &str| {
+            let all = fs_err::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+            let line = all.lines().find(|line| line.ends_with(link))?;
+            let flags = line.split_ascii_whitespace().nth(4)?;
+            Some(u32::from_str_radix(flags, 16).unwrap() & 0x40 != 0)
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tentative("near") != Some(false) {
+            assert!(Instant::now() < deadline, "{:?}", tentative("near"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(tentative("far"), Some(true));
     });
 }
 
