@@ -17,6 +17,7 @@ use crate::error::InitError;
 use crate::journal::Journal;
 use crate::launch::{self, Application, Surroundings};
 use crate::metadata::Metadata;
+use crate::modules::Spare;
 use crate::mounts::{self, Writable};
 use crate::sessions::Common;
 use crate::supervise::{Supervisor, watch_signals};
@@ -39,9 +40,16 @@ pub(crate) enum Ready {
     System(Handed),
 }
 
+/// What the machine around the application is made with.
+struct Found {
+    devices: Devices,
+    /// Modules for the metadata service, should the kernel need them for it.
+    spare: Spare,
+}
+
 /// Runs the machine.
 pub(crate) fn run(journal: &mut Journal) -> End {
-    let (config, mut link, devices) = match reach_host(journal) {
+    let (config, mut link, found) = match reach_host(journal) {
         Ok(reached) => reached,
         Err(error) => {
             journal.error(&error.chain());
@@ -57,13 +65,13 @@ pub(crate) fn run(journal: &mut Journal) -> End {
     };
     let mut writable = Writable::default();
     if matches!(config.root, RootLayout::Steps { .. }) {
-        match machine(&config, &devices, &mut writable, journal) {
-            Ok(()) => steps::serve(&mut link, journal, &signals),
+        match machine(&config, &found.devices, &mut writable, journal) {
+            Ok(_) => steps::serve(&mut link, journal, &signals),
             Err(error) => fail(&error, &mut link, journal, signals, writable),
         }
         return End::Machine;
     }
-    match prepare(&config, &devices, &mut writable, journal) {
+    match prepare(&config, found, &mut writable, journal) {
         Ok((ready, surroundings, metadata)) => {
             let stop_signal = config.stop_signal;
             let health = config.health.clone();
@@ -85,7 +93,7 @@ pub(crate) fn run(journal: &mut Journal) -> End {
 }
 
 /// All up to the channel: from here on the host can be told what goes wrong.
-fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitError> {
+fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Found), InitError> {
     mounts::early()?;
     journal.open_console();
     let config = sweep::take_config()?;
@@ -93,6 +101,11 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     journal.debug("the configuration is read");
     let devices = Devices::watch(journal);
     modules::load_all(&config.modules, journal);
+    let spare = config
+        .metadata
+        .as_ref()
+        .map(|metadata| Spare::keep(&metadata.modules, journal))
+        .unwrap_or_default();
     let limits = steps::limits(&config.root).unwrap_or_else(sessions::limits);
     let mut link = Link::open(&config.channel, &devices, limits)?;
     journal.debug("the channel is open");
@@ -103,19 +116,19 @@ fn reach_host(journal: &mut Journal) -> Result<(RunConfig, Link, Devices), InitE
     link.send(&GuestMessage::Hello(Hello::new(features, None)), journal);
     link.send(&GuestMessage::ConfigAck, journal);
     link.flush(journal);
-    Ok((config, link, devices))
+    Ok((config, link, Found { devices, spare }))
 }
 
 fn prepare(
     config: &RunConfig,
-    devices: &Devices,
+    found: Found,
     writable: &mut Writable,
     journal: &mut Journal,
 ) -> Result<(Ready, Surroundings, Option<Metadata>), InitError> {
-    machine(config, devices, writable, journal)?;
+    let interfaces = machine(config, &found.devices, writable, journal)?;
     let identity = user::resolve(&config.user)?;
     let surroundings = Surroundings::new(config, identity)?;
-    let metadata = metadata(config, journal);
+    let metadata = metadata(config, &interfaces, found.spare, journal);
     journal.debug("the application starts");
     let ready = match &config.system {
         Some(system) => {
@@ -136,26 +149,31 @@ fn prepare(
 }
 
 /// The metadata service; the application starts without it where it cannot be.
-fn metadata(config: &RunConfig, journal: &mut Journal) -> Option<Metadata> {
-    let started = Metadata::start(config.metadata.as_ref()?);
+fn metadata(
+    config: &RunConfig,
+    interfaces: &[String],
+    spare: Spare,
+    journal: &mut Journal,
+) -> Option<Metadata> {
+    let started = Metadata::start(config.metadata.as_ref()?, interfaces, spare, journal);
     journal.debug("the metadata is there");
     started
         .map_err(|error| {
             let text = format!(
-                "there is no metadata at 169.254.169.254 (does the kernel have veth?): {error}"
+                "there is no metadata at 169.254.169.254 (does the kernel have BPF or veth?): {error}"
             );
             journal.warning(&text);
         })
         .ok()
 }
 
-/// Makes the machine around the application, or around the tasks.
+/// Makes the machine around the application, or around the tasks. Gives the names of the interfaces that were set up.
 fn machine(
     config: &RunConfig,
     devices: &Devices,
     writable: &mut Writable,
     journal: &mut Journal,
-) -> Result<(), InitError> {
+) -> Result<Vec<String>, InitError> {
     if let Some(written) = config.clock_unix_ns {
         // The configuration was written a little before this kernel started.
         clock::set(written.saturating_add(clock::uptime_ns()), journal);
@@ -176,9 +194,9 @@ fn machine(
         login::prepare(config, journal);
         journal.debug("the files in /etc are written");
     }
-    net::configure(&config.interfaces, devices, journal)?;
+    let interfaces = net::configure(&config.interfaces, devices, journal)?;
     journal.debug("the network is up");
-    Ok(())
+    Ok(interfaces)
 }
 
 /// Settings of the kernel that containers have and programs in images rely on: any user may listen on any port and ping.

@@ -30,6 +30,34 @@ pub(crate) fn load_all(paths: &[String], journal: &mut Journal) {
     }
 }
 
+/// Modules that are loaded later or not at all. Open, since the initrd is emptied meanwhile; with their signatures.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Vec<(String, File)>);
+
+impl Spare {
+    /// Keeps what the list names. One that is not there is told.
+    pub(crate) fn keep(paths: &[String], journal: &mut Journal) -> Spare {
+        let mut kept = Vec::new();
+        for path in paths {
+            match File::open(path) {
+                Ok(file) => kept.push((path.clone(), file)),
+                Err(error) => journal.warning(&format!("cannot keep the module {path}: {error}")),
+            }
+        }
+        Spare(kept)
+    }
+
+    /// Loads them.
+    pub(crate) fn load(self, journal: &mut Journal) {
+        for (path, file) in self.0 {
+            match load(file.file(), c"") {
+                Ok(_) => journal.debug(&format!("loaded {path}")),
+                Err(error) => journal.warning(&format!("cannot load the module {path}: {error}")),
+            }
+        }
+    }
+}
+
 fn load_one(path: &str) -> std::io::Result<Loaded> {
     // A module that cannot be changed is loaded as it is.
     let signature = take_signature(path).unwrap_or_default();

@@ -9,24 +9,26 @@ use crate::error::InitError;
 use crate::journal::Journal;
 use crate::wait::Devices;
 
-/// Sets everything up.
+/// Sets everything up, and gives the names of the interfaces.
 ///
 /// IPv6 that does not work is told and left out (a kernel may lack it); IPv4 that does not work is an error.
 pub(crate) fn configure(
     interfaces: &[Interface],
     devices: &Devices,
     journal: &mut Journal,
-) -> Result<(), InitError> {
+) -> Result<Vec<String>, InitError> {
     if let Err(error) = link_up("lo") {
         journal.warning(&format!("cannot bring up lo: {error}"));
     }
+    let mut names = Vec::with_capacity(interfaces.len());
     for interface in interfaces {
         let name = devices
             .find(|| find(&interface.select))
             .ok_or_else(|| missing(&interface.select))?;
         set_up(&name, interface, journal)?;
+        names.push(name);
     }
-    Ok(())
+    Ok(names)
 }
 
 fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<(), InitError> {
@@ -39,6 +41,7 @@ fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<()
         .addresses
         .iter()
         .any(|cidr| cidr.address.is_ipv6());
+    // Whoever gives the addresses knows that nobody else has them; IPv6 is to work from the application's first moment.
     // Whoever gives the addresses knows that nobody else has them; IPv6 is to work from the application's first moment.
     if ipv6 && let Err(error) = no_duplicate_address_detection(name) {
         journal.debug(&format!("IPv6 of {name} begins later: {error}"));

@@ -528,13 +528,18 @@ impl RunConfig {
     }
 
     fn validate_devices(&self) -> Result<(), ConfigError> {
-        for (index, module) in self.modules.iter().enumerate() {
+        let all = self.modules.iter().enumerate();
+        let all = all.map(|(index, module)| ("modules", index, module));
+        let spare = self.metadata.iter().flat_map(|metadata| &metadata.modules);
+        let spare = spare.enumerate();
+        let spare = spare.map(|(index, module)| ("metadata.modules", index, module));
+        for (field, index, module) in all.chain(spare) {
             let sound = module.starts_with('/')
                 && no_nul(module)
                 && module.split('/').all(|part| part != "..");
             check(
                 sound,
-                format_args!("modules[{index}]"),
+                format_args!("{field}[{index}]"),
                 "is not an absolute path in the initrd",
             )?;
         }

@@ -21,6 +21,7 @@
 //! | [`pty`] | pseudo-terminals |
 //! | [`net`] | links, addresses and routes by rtnetlink; taps, bridges, pairs |
 //! | [`nftables`] | rules for packets, in transactions |
+//! | [`bpf`] | a program that chooses who takes new connections |
 //! | [`packet`] | the Ethernet frames of a link |
 //! | [`entropy`] | entropy for the kernel's random numbers |
 //! | [`uevent`] | the kernel's news about devices |
@@ -31,6 +32,7 @@
 //!
 //! This crate knows nothing of images, builds or virtual machines, and decides nothing: policy is the callers'.
 
+pub mod bpf;
 pub mod caps;
 pub mod confine;
 pub mod entropy;

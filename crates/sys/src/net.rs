@@ -8,7 +8,7 @@ pub mod tap;
 pub mod veth;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -31,6 +31,7 @@ const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_HOST: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 
 /// The index of a link in this network namespace.
@@ -91,8 +92,20 @@ pub fn no_duplicate_address_detection(name: &str) -> io::Result<()> {
 /// `ENODEV`, `EINVAL` for a prefix that is too long, `EAFNOSUPPORT` or `EACCES` for a kernel without that protocol,
 /// `EPERM`.
 pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    give_address(name, address, prefix, RT_SCOPE_UNIVERSE)
+}
+
+/// Gives a link, `lo` for one, an address that this host alone uses: nothing that goes elsewhere is sent from it.
+///
+/// # Errors
+/// As [`add_address`].
+pub fn add_host_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
+    give_address(name, address.into(), 32, RT_SCOPE_HOST)
+}
+
+fn give_address(name: &str, address: IpAddr, prefix: u8, scope: u8) -> io::Result<()> {
     let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
-    let mut body = vec![family(address), prefix, flags, RT_SCOPE_UNIVERSE];
+    let mut body = vec![family(address), prefix, flags, scope];
     body.extend(link_index(name)?.to_ne_bytes());
     let bytes = octets(address);
     attribute(&mut body, IFA_LOCAL, &bytes);

@@ -28,7 +28,7 @@ pub enum Purpose {
     Random,
     /// Memory that the guest gives back.
     Balloon,
-    /// The metadata service of the guest init: a link to a network of its own.
+    /// The metadata service of the guest init where the kernel cannot steer connections: a link to a network of its own.
     Metadata,
     /// Good to have for what runs in the guest.
     Extra,

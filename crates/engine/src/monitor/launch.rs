@@ -165,6 +165,7 @@ fn metadata(
     } else {
         guest.metadata = Some(Metadata {
             tokens: mmds.version == MmdsVersion::V2,
+            modules: order.metadata_modules.clone(),
             document: document.clone(),
         });
         spec.mmds = None;

@@ -29,6 +29,9 @@ pub(crate) struct Order {
     pub(crate) guest: RunConfig,
     /// In load order.
     pub(crate) modules: Vec<ModuleFile>,
+    /// Those of them that the guest's metadata service may need, by their paths in the guest.
+    #[serde(default)]
+    pub(crate) metadata_modules: Vec<String>,
     pub(crate) scratch: Scratch,
     /// Names that lead to the gateway of the guest's network.
     #[serde(default)]

@@ -116,11 +116,16 @@ pub(crate) fn prepare(
     guest.config.resolver = request.names.resolver(guest.config.resolver.take());
     guest.config.channel = vmm.channel();
     guest.config.root = vmm.root(overlay);
-    guest.config.modules = kernel
-        .modules_for(&purposes)
-        .into_iter()
-        .map(|(module, _)| format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file))
-        .collect();
+    let mut metadata_modules = Vec::new();
+    for (module, _) in kernel.modules_for(&purposes) {
+        let path = format!("{}/{}", firebuild_guest_proto::MODULES_DIR, module.file);
+        let only = |purpose: &Purpose| *purpose == Purpose::Metadata || !purposes.contains(purpose);
+        if module.purposes.iter().all(only) {
+            metadata_modules.push(path);
+        } else {
+            guest.config.modules.push(path);
+        }
+    }
     let mut spec = spec(paths, request, kernel, &image, overlay, &id);
     spec.kernel.builtin = kernel.modules_for(&purposes).is_empty() && kernel.modules.is_empty();
     spec.network = network::spec(request, mode, &id);
@@ -171,6 +176,7 @@ pub(crate) fn prepare(
             spec,
             guest: guest.config,
             modules,
+            metadata_modules,
             scratch,
             gateway_names,
             remove: request.remove,

@@ -63,6 +63,7 @@ fn full() -> RunConfig {
     });
     config.metadata = Some(Metadata {
         tokens: true,
+        modules: vec!["/firebuild/modules/veth.ko".to_owned()],
         document: Document::from_iter([("a".to_owned(), "b".into())]),
     });
     config.clock_unix_ns = Some(1_800_000_000_000_000_000);
@@ -104,7 +105,7 @@ fn the_text_form_is_pinned() {
         r#""scratch":{"serial":"firebuild-scratch"}},"modules":["/firebuild/modules/virtio.ko"],"#,
         r#""terminal":{"rows":24,"columns":80},"stdin":true,"stop_signal":2,"system":{"argv":[],"application":true},"#,
         r#""health":{"argv":["ok"],"interval_ms":1,"timeout_ms":2,"start_period_ms":3,"start_interval_ms":4,"retries":5},"#,
-        r#""metadata":{"tokens":true,"document":{"a":"b"}},"#,
+        r#""metadata":{"tokens":true,"modules":["/firebuild/modules/veth.ko"],"document":{"a":"b"}},"#,
         r#""clock_unix_ns":1800000000000000000,"#,
         r#""entropy":"0102ff","log_level":"debug","channel":{"kind":"virtio-serial","name":"firebuild.channel"}}"#,
     );
@@ -124,7 +125,7 @@ fn nothing_secret_is_shown() {
 #[test]
 fn what_the_guest_cannot_use_is_refused_by_name() {
     type Spoil = fn(&mut RunConfig);
-    let broken: [(&str, Spoil); 15] = [
+    let broken: [(&str, Spoil); 16] = [
         ("version", |c| c.version = 2),
         ("argv", |c| c.argv.clear()),
         ("argv[1]", |c| c.argv[1] = "a\0".to_owned()),
@@ -137,6 +138,9 @@ fn what_the_guest_cannot_use_is_refused_by_name() {
         ("hosts[0]", |c| c.hosts[0].names.clear()),
         ("accounts[0]", |c| c.accounts[0].keys[0] = "a\nb".to_owned()),
         ("modules[0]", |c| c.modules[0] = "/a/../b".to_owned()),
+        ("metadata.modules[0]", |c| {
+            c.metadata.as_mut().unwrap().modules[0] = "veth.ko".to_owned();
+        }),
         ("root", |c| {
             c.root = RootLayout::Private {
                 disk: DiskRef::Index(26),
