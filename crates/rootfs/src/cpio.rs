@@ -145,21 +145,36 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As [`Writer::add`].
     pub fn file(&mut self, path: &[u8], mode: u16, bytes: &[u8]) -> Result<(), CpioError> {
+        self.file_by(path, mode, bytes.len(), |out| out.write_all(bytes))
+    }
+
+    /// Adds a file of root whose `size` bytes `put` writes to the output, no more and no fewer.
+    ///
+    /// # Errors
+    /// As [`Writer::add`].
+    pub fn file_by(
+        &mut self,
+        path: &[u8],
+        mode: u16,
+        size: usize,
+        put: impl FnOnce(&mut W) -> io::Result<()>,
+    ) -> Result<(), CpioError> {
         let meta = Meta {
             mode,
             ..Meta::default()
         };
-        let size = u32::try_from(bytes.len())
-            .map_err(|_| CpioError::new(CpioErrorKind::TooLarge, path, None))?;
+        let too_large = |_| CpioError::new(CpioErrorKind::TooLarge, path, None);
         let numbers = Numbers {
             ino: self.ino(),
             kind: 0o100_000,
             names: 1,
-            size,
+            size: u32::try_from(size).map_err(too_large)?,
             device: Device::default(),
         };
         self.header(path, &meta, &numbers)?;
-        self.bytes(path, bytes)?;
+        put(&mut self.out)
+            .map_err(|error| CpioError::new(CpioErrorKind::Write, path, Some(error)))?;
+        self.position += size as u64;
         self.pad(path, 4)
     }
 

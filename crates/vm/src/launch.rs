@@ -475,9 +475,9 @@ fn fill(memory: &mut std::fs::File, name: &str, parts: &[InitrdPart]) -> Result<
                 io::copy(&mut file, memory).map_err(|e| failed(name, e))?;
             }
             InitrdPart::Private { contents, .. } => {
-                memory
-                    .write_all(contents.expose())
-                    .map_err(|e| failed(name, e))?;
+                for piece in contents.expose() {
+                    memory.write_all(piece).map_err(|e| failed(name, e))?;
+                }
             }
         }
         // A cpio archive begins at a multiple of four bytes; the kernel skips zeros between two of them.

@@ -7,9 +7,11 @@
 //! A spec says nothing about how: `VmSpec::check` proves that a backend can run it, and the
 //! backend then plans it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -140,31 +142,40 @@ pub enum InitrdPart {
     },
 }
 
-/// Bytes that stay out of every text form: only their number is shown.
+/// Bytes that stay out of every text form: only their number is shown. Copies share them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PrivateBytes(Vec<u8>);
+pub struct PrivateBytes(Arc<[Cow<'static, [u8]>]>);
 
 impl PrivateBytes {
     /// Takes bytes that must not be shown.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self::of_pieces(vec![Cow::Owned(bytes)])
     }
 
-    /// The bytes themselves.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
+    /// Takes such bytes in pieces, which are never put together in memory.
+    pub fn of_pieces(pieces: Vec<Cow<'static, [u8]>>) -> Self {
+        Self(pieces.into())
+    }
+
+    /// The bytes themselves, piece by piece.
+    pub fn expose(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|piece| &**piece)
+    }
+
+    fn len(&self) -> usize {
+        self.expose().map(<[u8]>::len).sum()
     }
 }
 
 impl fmt::Debug for PrivateBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{} private bytes>", self.0.len())
+        write!(f, "<{} private bytes>", self.len())
     }
 }
 
 impl Serialize for PrivateBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0.len() as u64)
+        serializer.serialize_u64(self.len() as u64)
     }
 }
 

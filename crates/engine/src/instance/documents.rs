@@ -52,11 +52,29 @@ pub(crate) const RECORDS: Records = Records {
     copy: "root.raw",
 };
 
-/// Writes a document 0600, at once or not at all.
+/// Writes a document 0600, at once or not at all, a power cut included.
 pub(super) fn write_json<T: Serialize>(
     dir: &Path,
     name: &str,
     value: &T,
+) -> Result<(), InstanceError> {
+    put_json(dir, name, value, std::fs::File::sync_all)
+}
+
+/// The same for a document that may be damaged after a power cut: whoever dies, it is whole.
+pub(super) fn note_json<T: Serialize>(
+    dir: &Path,
+    name: &str,
+    value: &T,
+) -> Result<(), InstanceError> {
+    put_json(dir, name, value, |_| Ok(()))
+}
+
+fn put_json<T: Serialize>(
+    dir: &Path,
+    name: &str,
+    value: &T,
+    settle: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
 ) -> Result<(), InstanceError> {
     let path = dir.join(name);
     let failed = |error: Cause| io("write", &path, error);
@@ -71,7 +89,7 @@ pub(super) fn write_json<T: Serialize>(
         .open(&aside)
         .map_err(|error| failed(error.into()))?;
     file.write_all(&text)
-        .and_then(|()| file.sync_all())
+        .and_then(|()| settle(&file))
         .map_err(|error| failed(error.into()))?;
     fs_err::rename(&aside, &path).map_err(|error| failed(error.into()))
 }

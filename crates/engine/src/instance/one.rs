@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::directory::{ASIDE, not_found};
-use super::documents::{RECORDS, read_json, write_json};
+use super::documents::{RECORDS, note_json, read_json, write_json};
 use super::error::{InstanceError, InstanceErrorKind, io};
 use super::health::Health;
 use super::lock::{ASKING, LOCK, lock, open_lock, try_own};
@@ -231,6 +231,14 @@ impl Owned {
     /// `Io`.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), InstanceError> {
         write_json(&self.instance.dir, name, value)
+    }
+
+    /// Writes a document that is of no use after a power cut, and may be damaged by one.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn note<T: Serialize>(&self, name: &str, value: &T) -> Result<(), InstanceError> {
+        note_json(&self.instance.dir, name, value)
     }
 
     /// Removes a document of the instance; one that is not there is no error.

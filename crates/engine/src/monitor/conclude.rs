@@ -33,7 +33,7 @@ pub(crate) struct Concluded {
 pub(crate) fn own(
     owned: Owned,
     order: &Order,
-    vminit: &[u8],
+    vminit: &'static [u8],
     held: Option<kernel::Hold>,
     mut front: Front<'_>,
 ) -> Result<Concluded, RunError> {

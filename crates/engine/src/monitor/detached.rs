@@ -84,7 +84,7 @@ fn order_in_memory(order: &Order) -> Result<OwnedFd, Cause> {
 
 /// The whole life of a monitor process; call it first thing in `main` when the first argument is
 /// [`HELPER`]. `vminit` is the guest init. Gives the exit code.
-pub fn helper_main(vminit: &[u8]) -> u8 {
+pub fn helper_main(vminit: &'static [u8]) -> u8 {
     match monitor(vminit) {
         Ok(()) => 0,
         // It has been reported; nobody reads this code.
@@ -92,7 +92,7 @@ pub fn helper_main(vminit: &[u8]) -> u8 {
     }
 }
 
-fn monitor(vminit: &[u8]) -> Result<(), Cause> {
+fn monitor(vminit: &'static [u8]) -> Result<(), Cause> {
     let order = take_inherited(ORDER)?;
     let lock = take_inherited(LOCK)?;
     let reporter = Reporter::new(take_inherited(REPORT)?);

@@ -5,6 +5,9 @@
 //! config.cpio  /firebuild/config.json
 //! ```
 
+use std::borrow::Cow;
+use std::io::{self, Write};
+
 use firebuild_guest_proto::{CONFIG_PATH, INIT_PATH, INITRD_DEVICES, MODULES_DIR, RunConfig};
 use firebuild_rootfs::cpio::{CpioError, Writer};
 use firebuild_rootfs::tree::{Content, Contents, Device, Inode, Kind, Meta, Opened};
@@ -16,7 +19,7 @@ use crate::run::{RunError, RunErrorKind};
 
 /// Both archives, in the order in which the kernel unpacks them.
 pub(crate) fn parts(
-    vminit: &[u8],
+    vminit: &'static [u8],
     modules: &[ModuleFile],
     guest: &RunConfig,
 ) -> Result<Vec<InitrdPart>, RunError> {
@@ -32,21 +35,43 @@ pub(crate) fn parts(
         let bytes = fs_err::read(&module.path).map_err(|error| failed(error.into()))?;
         loaded.push((module.name.as_str(), bytes));
     }
-    let init = init_archive(vminit, &loaded).map_err(|error| failed(error.into()))?;
+    let init = init_archive(vminit, loaded).map_err(|error| failed(error.into()))?;
     let json = guest.to_json().map_err(|error| failed(error.into()))?;
     let config = config_archive(&json).map_err(|error| failed(error.into()))?;
-    let part = |name: &str, bytes| InitrdPart::Private {
+    let part = |name: &str, contents| InitrdPart::Private {
         name: name.to_owned(),
-        contents: PrivateBytes::new(bytes),
+        contents,
     };
     Ok(vec![
-        part("init and modules", init),
-        part("configuration", config),
+        part("init and modules", PrivateBytes::of_pieces(init.0)),
+        part("configuration", PrivateBytes::new(config)),
     ])
 }
 
-fn init_archive(vminit: &[u8], modules: &[(&str, Vec<u8>)]) -> Result<Vec<u8>, CpioError> {
-    let mut archive = Writer::new(Vec::new());
+/// An archive in pieces. Some 3 MiB at each start: the init stays where it is in this program, and nothing is moved together.
+#[derive(Default)]
+struct Pieces(Vec<Cow<'static, [u8]>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What lies between the large pieces is small: headers, padding.
+        match self.0.last_mut() {
+            Some(Cow::Owned(last)) if last.len() < SMALL => last.extend_from_slice(bytes),
+            _ => self.0.push(Cow::Owned(bytes.to_vec())),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A piece of so many bytes is not added to.
+const SMALL: usize = 4096;
+
+fn init_archive(vminit: &'static [u8], modules: Vec<(&str, Vec<u8>)>) -> Result<Pieces, CpioError> {
+    let mut archive = Writer::new(Pieces::default());
     for dir in [&b"dev"[..], b"firebuild", inside(MODULES_DIR)] {
         archive.dir(dir, 0o755)?;
     }
@@ -61,10 +86,15 @@ fn init_archive(vminit: &[u8], modules: &[(&str, Vec<u8>)]) -> Result<Vec<u8>, C
         });
         archive.add(inside(device.path), &Inode::new(meta, node), &Nothing)?;
     }
-    archive.file(inside(INIT_PATH), 0o755, vminit)?;
+    let mut large = |path: &str, mode, bytes: Cow<'static, [u8]>| {
+        archive.file_by(inside(path), mode, bytes.len(), |pieces| {
+            pieces.0.push(bytes);
+            Ok(())
+        })
+    };
+    large(INIT_PATH, 0o755, Cow::Borrowed(vminit))?;
     for (name, bytes) in modules {
-        let path = format!("{MODULES_DIR}/{name}");
-        archive.file(inside(&path), 0o644, bytes)?;
+        large(&format!("{MODULES_DIR}/{name}"), 0o644, Cow::Owned(bytes))?;
     }
     Ok(archive.finish()?.0)
 }
@@ -100,7 +130,11 @@ mod tests {
         if !have_tool(test, "cpio") {
             return;
         }
-        let init = init_archive(b"ELF", &[("00-virtio.ko", b"KO".to_vec())]).unwrap();
+        let modules = vec![
+            ("00-virtio.ko", b"KO".to_vec()),
+            ("01-large.ko", vec![7; 9001]),
+        ];
+        let init = init_archive(b"ELF", modules).unwrap().0.concat();
         let listing = String::from_utf8(filter("cpio", &["-tv", "--quiet"], &init)).unwrap();
         let names: Vec<&str> = listing
             .lines()
@@ -115,7 +149,8 @@ mod tests {
                 "dev/console",
                 "dev/null",
                 "init",
-                "firebuild/modules/00-virtio.ko"
+                "firebuild/modules/00-virtio.ko",
+                "firebuild/modules/01-large.ko"
             ]
         );
         assert!(listing.contains("-rwxr-xr-x"), "{listing}");

@@ -20,7 +20,7 @@ use super::order::Order;
 use super::vmm::Vmm;
 use super::{disk, initrd, network};
 use crate::error::Error;
-use crate::instance::{FORMAT, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
+use crate::instance::{FORMAT, InstanceError, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
 use crate::run::metadata::tell_network;
 use crate::run::names::lead_to_gateway;
 use crate::run::{RunError, RunErrorKind};
@@ -48,7 +48,7 @@ type Interrupted<'a> = &'a mut dyn FnMut() -> Option<u8>;
 pub(crate) fn launch(
     owned: &Owned,
     order: &Order,
-    vminit: &[u8],
+    vminit: &'static [u8],
     interrupted: Interrupted<'_>,
 ) -> Result<Launched, RunError> {
     let backend = order.vmm.open(order.spec.accel, &order.state)?;
@@ -67,7 +67,7 @@ fn launch_in(
     backend: Box<dyn Backend>,
     owned: &Owned,
     order: &Order,
-    vminit: &[u8],
+    vminit: &'static [u8],
     interrupted: Interrupted<'_>,
 ) -> Result<Launched, RunError> {
     // The guest's clock and entropy are as fresh as can be.
@@ -91,8 +91,16 @@ fn launch_in(
         ));
     }
     made?;
-    record(owned, RECORDS.spec, checked.spec())?;
-    record(owned, RECORDS.plan, &plan)?;
+    // Waiting for the disk twice would be a tenth of what a start takes on this side.
+    owned
+        .note(RECORDS.spec, checked.spec())
+        .map_err(unrecorded)?;
+    if plan.remainders.is_empty() {
+        owned.note(RECORDS.plan, &plan).map_err(unrecorded)?;
+    } else {
+        // These outlive a power cut, and nothing else names them then.
+        record(owned, RECORDS.plan, &plan)?;
+    }
     let mut machine = firebuild_vm::launch(&plan, dir).map_err(|error| {
         let kind = match error.kind() {
             LaunchErrorKind::Port => RunErrorKind::Port,
@@ -276,9 +284,11 @@ fn machine_record(backend: &dyn Backend, machine: &Machine) -> MachineRecord {
 }
 
 fn record<T: serde::Serialize>(owned: &Owned, name: &str, value: &T) -> Result<(), RunError> {
-    owned
-        .write(name, value)
-        .map_err(|error| Error::caused(RunErrorKind::Instance, "cannot record the machine", error))
+    owned.write(name, value).map_err(unrecorded)
+}
+
+fn unrecorded(error: InstanceError) -> RunError {
+    Error::caused(RunErrorKind::Instance, "cannot record the machine", error)
 }
 
 fn run_dir_error(error: RunDirError) -> RunError {

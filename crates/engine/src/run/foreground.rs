@@ -30,7 +30,7 @@ const FORWARDED: [i32; 7] = [1, 2, 3, 10, 12, 15, WINCH];
 pub fn foreground(
     paths: &Paths,
     request: &Request,
-    vminit: &[u8],
+    vminit: &'static [u8],
     stdio: Stdio,
     disk_for: DiskFor<'_>,
     notices: Notices<'_>,
