@@ -94,6 +94,19 @@ pub(super) fn io_error(what: &'static str) -> impl Fn(io::Error) -> NetworkError
     move |source| NetworkError::caused(NetworkErrorKind::Io, what, source)
 }
 
+/// The same of rules. What a kernel does not know of nftables is to it a file that is not there.
+pub(super) fn rules_error(what: &'static str) -> impl Fn(io::Error) -> NetworkError {
+    move |source| {
+        let hint = if source.kind() == io::ErrorKind::NotFound {
+            " (this kernel has only a part of nftables: NAT needs its modules nft_chain_nat, nft_nat, nft_masq, nft_ct and \
+             nft_fib_ipv4)"
+        } else {
+            ""
+        };
+        NetworkError::caused(NetworkErrorKind::Io, format!("{what}{hint}"), source)
+    }
+}
+
 impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
@@ -134,5 +147,19 @@ impl Failures {
 
     pub(super) fn into_list(self) -> Vec<(String, io::Error)> {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::rules_error;
+
+    #[test]
+    fn what_a_kernel_lacks_is_named() {
+        let told = |kind: io::ErrorKind| rules_error("no rules")(kind.into()).to_string();
+        assert!(told(io::ErrorKind::NotFound).contains("nft_nat"));
+        assert_eq!(told(io::ErrorKind::PermissionDenied), "no rules");
     }
 }

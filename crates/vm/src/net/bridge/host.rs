@@ -7,7 +7,7 @@ use firebuild_sys::nftables::{Family, Socket};
 use fs_err as fs;
 use rustix::io::Errno;
 
-use super::error::{Failures, NetworkError, NetworkErrorKind, io_error};
+use super::error::{Failures, NetworkError, NetworkErrorKind, io_error, rules_error};
 use super::place::{NetworkRecord, Place};
 use super::subnet::{Subnet, taken};
 use super::{BRIDGE, TABLE, Wanted, mac_of, rules};
@@ -30,9 +30,10 @@ pub(super) fn network(
         None => record_new(place, wanted)?,
     };
     if link_index(BRIDGE).is_err() {
-        make_bridge(&subnet, socket).map_err(io_error("cannot make the bridge of the network"))?;
+        make_bridge(&subnet, socket)
+            .map_err(rules_error("cannot make the bridge of the network"))?;
     }
-    make_rules(&subnet, socket).map_err(io_error("cannot make the rules of the network"))?;
+    make_rules(&subnet, socket).map_err(rules_error("cannot make the rules of the network"))?;
     if record.forwarding_was_off {
         set_forwarding(true).map_err(io_error("cannot switch forwarding on"))?;
     }

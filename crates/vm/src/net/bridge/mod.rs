@@ -35,7 +35,7 @@ use firebuild_sys::nftables::Socket;
 use super::ports;
 use crate::run_dir::SHORT_ID_BYTES;
 use crate::spec::{BridgeNetwork, PortPublish};
-use error::{Failures, io_error};
+use error::{Failures, io_error, rules_error};
 pub use error::{NetworkError, NetworkErrorKind};
 use place::{Lease, LeaseRecord, Place};
 use subnet::Subnet;
@@ -181,7 +181,7 @@ impl Joined {
         if !self.network.publish.is_empty() {
             let published = rules::published(&self.table, &self.network.publish, address);
             rules::commit(socket, published)
-                .map_err(io_error("cannot make the rules of the published ports"))?;
+                .map_err(rules_error("cannot make the rules of the published ports"))?;
         }
         Ok(())
     }
