@@ -55,7 +55,7 @@ impl Scene {
         let context = scene.path("context");
         fs_err::create_dir_all(&context)?;
         fs_err::copy(&scene.busybox, context.join("busybox"))?;
-        let programs = ["echo", "sh", "sleep", "head"]
+        let programs = ["echo", "sh", "sleep", "dd"]
             .map(|name| format!("COPY --chmod=0755 busybox /bin/{name}\n"))
             .concat();
         fs_err::write(
