@@ -85,6 +85,8 @@ pub(crate) struct Supervisor<'a> {
     forced: bool,
     /// The image's init is about to end what still runs.
     last_word: bool,
+    /// The image's init has to be asked more than once.
+    insists: bool,
     health: Option<Health>,
     metadata: Option<Metadata>,
     /// What else the host asks for while there is an application.
@@ -127,6 +129,7 @@ impl<'a> Supervisor<'a> {
             system: None,
             forced: false,
             last_word: false,
+            insists: false,
             health: None,
             metadata: None,
             sessions: None,
@@ -184,6 +187,7 @@ impl<'a> Supervisor<'a> {
             None => self.no_streams(),
         }
         self.run();
+        self.insist();
         if self.system.is_none() || self.forced {
             End::Machine
         } else {
@@ -391,6 +395,10 @@ impl<'a> Supervisor<'a> {
 
     fn shut_down(&mut self, grace: Duration) {
         if self.phase == Phase::Running && self.deadline.is_none() {
+            let is_waiting = self.system.as_mut().and_then(System::waiting).is_some();
+            if is_waiting {
+                return self.boot_is_cut();
+            }
             let is_child = self.has_child();
             match &mut self.system {
                 // Its end asks the init.

@@ -270,6 +270,12 @@ impl System {
         }
     }
 
+    /// Asks again. In the middle of a boot some inits hear nothing: their control pipe is mounted over, or Ctrl+Alt+Delete has
+    /// no meaning yet.
+    pub(crate) fn ask_again(&self) {
+        let _ = self.kind.restart();
+    }
+
     /// The application that waits for the init's cue, for somebody who starts it.
     pub(crate) fn take_waiting(&mut self) -> Option<Box<Waiting>> {
         self.waiting.take()

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use firebuild_guest_proto::{ExitRecord, ExitStatus, Signal};
+use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{PIPE_GRACE, Phase, Supervisor};
+use super::{PIPE_GRACE, Phase, SIGTERM, Supervisor};
 use crate::clock;
 use crate::system::System;
+use crate::wait::timespec;
 
 /// How long the image's init may take when nobody is waiting for it with a limit of its own: a little more than systemd
 /// gives a service.
@@ -15,6 +17,9 @@ const SYSTEM_GRACE: Duration = Duration::from_secs(100);
 const RUSHED_GRACE: Duration = Duration::from_secs(2);
 /// How long an application has that the image's init has told to end: busybox kills what is left after a second.
 const LAST_WORD_GRACE: Duration = Duration::from_millis(500);
+/// Between two requests to an init that is in the middle of its boot, and for how long it is asked.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const INSISTENCE: Duration = Duration::from_secs(60);
 /// How something ended that was not waited for.
 const KILLED: ExitStatus = ExitStatus::Signaled {
     signal: Signal::KILL,
@@ -45,6 +50,33 @@ impl Supervisor<'_> {
                 self.no_streams();
                 let reason = error.reason();
                 self.end_system(ExitStatus::Failed { reason, message }, false);
+            }
+        }
+    }
+
+    /// The system is to end in the middle of its boot, before the application was started: there is nothing to wait for, and
+    /// not every init says a last word then. The host hears the end now; the rest is left to [`Supervisor::insist`].
+    pub(super) fn boot_is_cut(&mut self) {
+        if let Some(system) = &mut self.system {
+            system.shut_down(self.journal);
+        }
+        self.insists = true;
+        self.system_ends(None);
+    }
+
+    /// Asks the init until it ends this process, or until the host has lost its patience.
+    pub(super) fn insist(&mut self) {
+        let begin = Instant::now();
+        while self.insists && begin.elapsed() < INSISTENCE {
+            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&timespec(ASK_AGAIN)));
+            while let Ok(Some(received)) = self.signals.read() {
+                if received.number == SIGTERM {
+                    return;
+                }
+            }
+            if let Some(system) = &self.system {
+                system.ask_again();
             }
         }
     }
