@@ -18,7 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::order::Order;
 use super::vmm::Vmm;
-use super::{disk, initrd, network};
+use super::{disk, initrd, network, pages};
 use crate::error::Error;
 use crate::instance::{FORMAT, InstanceError, MachineRecord, Owned, ProcessRef, RECORDS, boot_id};
 use crate::run::metadata::tell_network;
@@ -79,6 +79,7 @@ fn launch_in(
     let metadata = metadata(owned, order, &mut spec, &mut guest)?;
     spec.initrd = initrd::parts(vminit, &order.modules, &guest)?;
     let (checked, plan) = plan(&*backend, spec, &dir)?;
+    pages::enough(checked.spec())?;
     let mut signal = None;
     let made = disk::make(owned.instance(), &order.scratch, &mut || {
         signal = signal.or_else(&mut *interrupted);

@@ -25,6 +25,7 @@ pub(crate) mod launch;
 mod network;
 pub(crate) mod order;
 mod output;
+mod pages;
 mod report;
 mod restart;
 pub mod sessions;
