@@ -39,26 +39,31 @@ pub(crate) fn run(argv: &[CString], env: &[CString], path: &OsStr) -> (FailureRe
             Err(errno) => verdict = Some(errno),
         }
     }
+    refusal(&shown, verdict)
+}
+
+/// Where the program is that [`run`] would execute, for somebody else to do it.
+pub(crate) fn look_up(name: &str, path: &OsStr) -> Result<String, (FailureReason, String)> {
+    let by_path = !name.contains('/');
+    let mut verdict = None;
+    for candidate in candidates(name.as_bytes(), path) {
+        match check(&candidate) {
+            Ok(()) => return Ok(candidate.to_string_lossy().into_owned()),
+            Err(_) if by_path => {}
+            Err(errno) => verdict = Some(errno),
+        }
+    }
+    Err(refusal(name, verdict))
+}
+
+/// Why a program cannot be executed; without a verdict it was not found.
+fn refusal(shown: &str, verdict: Option<Errno>) -> (FailureReason, String) {
     match verdict {
         Some(errno) => (reason(errno), format!("exec {shown}: {}", words(errno))),
         None => (
             FailureReason::NotFound,
             format!("exec {shown}: executable file not found in $PATH"),
         ),
-    }
-}
-
-/// Where the program is that [`run`] would execute, for somebody else to do it.
-pub(crate) fn look_up(name: &str, path: &OsStr) -> Result<String, (FailureReason, String)> {
-    let found = candidates(name.as_bytes(), path)
-        .into_iter()
-        .find(|candidate| check(candidate).is_ok());
-    match found {
-        Some(found) => Ok(found.to_string_lossy().into_owned()),
-        None => Err((
-            FailureReason::NotFound,
-            format!("exec {name}: executable file not found in $PATH"),
-        )),
     }
 }
 
@@ -122,7 +127,7 @@ mod tests {
 
     use firebuild_guest_proto::FailureReason;
 
-    use super::{candidates, check, run};
+    use super::{candidates, check, look_up, run};
 
     fn texts(program: &str, path: &str) -> Vec<String> {
         let found = candidates(program.as_bytes(), OsStr::new(path));
@@ -156,6 +161,20 @@ mod tests {
         assert_eq!(failure("/etc/passwd", "").0, FailureReason::CannotExecute);
         // Docker passes over what is no program; there is none called like the directory.
         assert_eq!(failure("passwd", "/etc").0, FailureReason::NotFound);
+        // Whoever only looks is told the same.
+        for (program, path) in [
+            ("no-such-program", "/usr/bin:/bin"),
+            ("/no/such/program", ""),
+            ("/etc/passwd", ""),
+            ("passwd", "/etc"),
+        ] {
+            let told = look_up(program, OsStr::new(path)).unwrap_err();
+            assert_eq!(told, failure(program, path));
+        }
+        assert_eq!(
+            look_up("sh", OsStr::new("/nowhere:/bin")).unwrap(),
+            "/bin/sh"
+        );
         assert_eq!(check(&CString::new("/bin/sh").unwrap()), Ok(()));
     }
 }
