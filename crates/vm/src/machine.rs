@@ -91,12 +91,21 @@ pub struct MachineEnd {
 }
 
 impl MachineEnd {
+    fn panicked(&self) -> bool {
+        // `kernel/panic.c`
+        let said = |line: &String| line.contains("Kernel panic - not syncing");
+        self.console.iter().any(said)
+    }
+
     /// How the VMM ended, in words, with what it said last; for a machine that ended without an exit record.
     #[must_use]
     pub fn words(&self) -> String {
         let mut words = match self.exit {
             None => "the VMM never ran".to_owned(),
             Some(_) if self.killed => "the machine was killed".to_owned(),
+            Some(Exit::Code(0)) if self.panicked() => {
+                "the kernel of the guest gave up with a panic".to_owned()
+            }
             Some(Exit::Code(0)) => "the guest restarted or powered off without a report".to_owned(),
             Some(exit) => {
                 let reason = self.reason.map(|reason| format!(": {reason}"));

@@ -332,7 +332,7 @@ fn a_guest_is_one_to_live_with() {
     assert_eq!(done.out(), "before\n");
     let words = done.err();
     assert!(
-        words.contains("console: ") && words.contains("Kernel panic"),
+        words.contains("gave up with a panic\n  console: ") && words.contains("Kernel panic"),
         "{words}"
     );
     assert!(!words.contains("Failed to find address range"), "{words}");

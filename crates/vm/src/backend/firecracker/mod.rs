@@ -133,6 +133,8 @@ impl Backend for Firecracker {
 pub(crate) fn is_noise(line: &str) -> bool {
     line.contains("failed: Failed to find address range")
         || line.ends_with("messages were suppressed due to rate limiting")
+        // At each start of 1.17.
+        || line.contains("Received a VcpuEvent::Resume message with immediate_exit enabled")
 }
 
 /// What an exit code of Firecracker means (`FcExitCode` of its `src/vmm/src/lib.rs`).
