@@ -7,6 +7,11 @@ impl<'a> Choices<'a> {
         Self(bytes.iter())
     }
 
+    /// Whether the bytes are used up.
+    pub(crate) fn are_made(&self) -> bool {
+        self.0.as_slice().is_empty()
+    }
+
     /// A number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u8) -> u8 {
         self.0.next().map_or(0, |byte| byte % bound)
