@@ -209,6 +209,7 @@ fn check_jail(lab: &Lab, backend: &Firecracker, owner: Owner, cgroup: Option<(&s
         "v.sock",
         "v.sock_1024",
         "log",
+        "console",
         "kernel",
         "disk0",
         "disk1",

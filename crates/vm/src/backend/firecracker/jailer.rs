@@ -9,7 +9,7 @@
 //!             ├── firecracker.pid dev/ run/     made by the jailer
 //!             ├── kernel disk0 …       the files themselves, seen here too (hard link, else bind mount)
 //!             ├── memory/initrd        tmpfs: it holds secrets
-//!             ├── log                  a named pipe that the launcher reads
+//!             ├── log console          named pipes that the launcher reads
 //!             ├── api.sock v.sock      made by Firecracker
 //!             └── v.sock_1024          the launcher listens here for the channel
 //! ```

@@ -133,6 +133,8 @@ impl Backend for Firecracker {
 pub(crate) fn is_noise(line: &str) -> bool {
     line.contains("failed: Failed to find address range")
         || line.ends_with("messages were suppressed due to rate limiting")
+        // A console that is written to faster than anybody can read loses characters, and tells of each.
+        || line.contains("Failed the write to serial")
         // At each start of 1.17.
         || line.contains("Received a VcpuEvent::Resume message with immediate_exit enabled")
 }

@@ -38,6 +38,8 @@ use crate::spec::{BridgeNetwork, Network, VmSpec};
 const HOME: &str = "vmm";
 /// The named pipe of its log.
 const LOG: &str = "log";
+/// The named pipe of the guest's console.
+const CONSOLE: &str = "console";
 /// What Firecracker's API and its metadata take unless it is told otherwise (`HTTP_MAX_PAYLOAD_SIZE`).
 const USUAL_DOCUMENT_BYTES: usize = 51_200;
 /// What Firecracker adds to the command line: that there is no PCI bus, and where each device is (`builder.rs`).
@@ -67,9 +69,13 @@ pub(super) fn plan(
     let owner = home.owner;
     let at = |name: &str| home.path.join(name);
     plan.descriptors.extend([
-        Descriptor::SocketPair {
-            names: [CONSOLE_HOST.to_owned(), "console.vmm".to_owned()],
-            send_buffer_bytes: None,
+        // No socket: Firecracker writes a character at a time without waiting, and some two hundred of them fill a socket's
+        // buffer. A pipe holds 65,536.
+        Descriptor::NamedPipe {
+            read: CONSOLE_HOST.to_owned(),
+            write: "console.vmm".to_owned(),
+            path: at(CONSOLE),
+            owner,
         },
         Descriptor::NamedPipe {
             read: "log.read".to_owned(),
