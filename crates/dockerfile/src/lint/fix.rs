@@ -62,7 +62,7 @@ impl Warning {
             Rule::UndefinedArgInFrom => {
                 "declare it with ARG above the first FROM, with a default"
             }
-            Rule::UndefinedVar => "set it with ENV or ARG above, or give a default: ${NAME:-default}",
+            Rule::UndefinedVar => "set it with ENV above, or declare it: ARG NAME, with a default or without",
             Rule::InvalidBaseImagePlatform => {
                 "choose an image that exists for this platform, or set --platform"
             }
