@@ -26,6 +26,16 @@ pub(crate) enum Command {
     Metadata(Document),
 }
 
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Metadata(_) => "metadata",
+        }
+    }
+}
+
 /// A command that has been done, or has failed.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -144,13 +154,16 @@ fn obey(
     let mut connection = Some(connection);
     let mut control: Option<Box<dyn Control>> = None;
     while let Ok((work, command)) = orders.recv() {
-        let mut result = Ok(());
-        if let Some(connection) = connection.take() {
-            match backend.control(connection) {
-                Ok(connected) => control = Some(connected),
-                Err(error) => result = Err(error),
+        let mut result = match connection.take().map(|taken| backend.control(taken)) {
+            Some(Ok(connected)) => {
+                control = Some(connected);
+                Ok(())
             }
-        }
+            Some(Err(error)) => Err(error),
+            // An earlier command found no way to it.
+            None if control.is_none() => Err(ControlError::lost(command.name())),
+            None => Ok(()),
+        };
         if let Some(control) = &mut control {
             result = match &command {
                 Command::Pause => control.pause(),
@@ -178,5 +191,45 @@ impl std::fmt::Debug for Vmm {
             .field("thread", &self.thread)
             .field("open", &self.open)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use firebuild_vm::backend::qemu::Qemu;
+    use firebuild_vm::capability::KvmState;
+    use firebuild_vm::net::host::HostNetwork;
+
+    use super::{Command, Done, Vmm};
+
+    fn next(vmm: &mut Vmm) -> Done {
+        loop {
+            if let Some(done) = vmm.done() {
+                return done;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Nobody is told that a VMM obeyed that cannot be reached, be it the first command or a later one.
+    #[test]
+    fn a_vmm_that_is_gone_obeys_no_command() {
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        let qemu = Qemu {
+            program: "qemu".into(),
+            passt: None,
+            kvm: KvmState::Works { group: None },
+            host: HostNetwork::default(),
+        };
+        let mut vmm = Vmm::new(Box::new(qemu), Some(near.into()));
+        for command in [Command::Pause, Command::Resume, Command::Pause] {
+            let work = vmm.tell(command).unwrap();
+            let done = next(&mut vmm);
+            assert_eq!(done.work, work);
+            done.result.unwrap_err();
+        }
     }
 }

@@ -149,6 +149,8 @@ pub struct ControlError {
 pub enum ControlErrorKind {
     /// The connection ended.
     Closed,
+    /// No connection: an earlier command could make none.
+    Lost,
     /// No answer in time.
     Timeout,
     /// An answer that is not of the protocol.
@@ -166,6 +168,12 @@ impl ControlError {
             kind,
             source: None,
         }
+    }
+
+    /// That of a command for which there is no connection, because none could be made for an earlier one.
+    #[must_use]
+    pub fn lost(command: &'static str) -> Self {
+        Self::new(command, ControlErrorKind::Lost)
     }
 
     pub(crate) fn io(command: impl Into<Cow<'static, str>>, source: std::io::Error) -> Self {
@@ -188,6 +196,12 @@ impl fmt::Display for ControlError {
         let command = &self.command;
         match &self.kind {
             ControlErrorKind::Closed => write!(f, "the VMM ended before it answered {command}"),
+            ControlErrorKind::Lost => {
+                write!(
+                    f,
+                    "cannot send {command} to a VMM that did not answer before"
+                )
+            }
             ControlErrorKind::Timeout => write!(f, "the VMM did not answer {command} in time"),
             ControlErrorKind::Protocol(problem) => {
                 write!(f, "the VMM answered {command} with {problem}")
