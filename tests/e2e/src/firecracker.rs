@@ -17,9 +17,9 @@ use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::fixtures::{Home, static_program};
-use crate::netns::{in_namespace, machines_here};
+use crate::netns::{in_namespace, links_and_rules, machines_here, text_of};
 use crate::process::{Done, run};
-use crate::skip::{missing, skip};
+use crate::skip::skip;
 
 /// The image of [`Lab::open`]: a shell and busybox.
 pub const IMAGE: &str = "fc:1";
@@ -209,23 +209,14 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Links, addresses, rules, forwarding and cgroups.
+/// Links, addresses, rules and cgroups.
 #[must_use]
 pub fn network() -> String {
-    let text_of = |program: &str, args: &[&str]| {
-        let output = Command::new(program).args(args).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let mut all = text_of("ip", &["-brief", "link"]);
-    all.push_str(&text_of("ip", &["-brief", "-4", "addr"]));
-    if missing(&["nft"]).is_none() {
-        all.push_str(&text_of("nft", &["list", "ruleset"]));
-    }
-    all.push_str(&text_of(
-        "find",
-        &["/sys/fs/cgroup", "-maxdepth", "3", "-name", "fbtest*"],
-    ));
-    all
+    links_and_rules()
+        + &text_of(
+            "find",
+            &["/sys/fs/cgroup", "-maxdepth", "3", "-name", "fbtest*"],
+        )
 }
 
 /// Starts it in the background.

@@ -245,6 +245,24 @@ pub fn net_home(test: &str) -> Option<Home> {
     Some(home)
 }
 
+/// What a program prints.
+#[must_use]
+pub fn text_of(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Links, addresses and rules of the network namespace of the caller.
+#[must_use]
+pub fn links_and_rules() -> String {
+    let mut all = text_of("ip", &["-brief", "link"]);
+    all.push_str(&text_of("ip", &["-brief", "-4", "addr"]));
+    if missing(&["nft"]).is_none() {
+        all.push_str(&text_of("nft", &["list", "ruleset"]));
+    }
+    all
+}
+
 /// Programs of machines that run in the network namespace of the caller.
 #[must_use]
 pub fn machines_here() -> Vec<String> {

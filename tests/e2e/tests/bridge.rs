@@ -8,27 +8,18 @@
 )]
 
 use std::net::{TcpListener, UdpSocket};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use firebuild_e2e::Home;
 use firebuild_e2e::netns::{
-    NET_IMAGE, Outside, answer_of, ask_tcp, ask_udp, in_namespace, machines_here, net_home,
-    serve_on, shell,
+    NET_IMAGE, Outside, answer_of, ask_tcp, ask_udp, in_namespace, links_and_rules, machines_here,
+    net_home, serve_on, shell,
 };
-use firebuild_e2e::{Home, missing};
 use serde_json::Value;
 
 /// Links, addresses, rules and records, but for those of the namespace itself.
 fn what_is_there() -> String {
-    let text_of = |program: &str, args: &[&str]| {
-        let output = Command::new(program).args(args).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let mut all = text_of("ip", &["-brief", "link"]);
-    all.push_str(&text_of("ip", &["-brief", "-4", "addr"]));
-    if missing(&["nft"]).is_none() {
-        all.push_str(&text_of("nft", &["list", "ruleset"]));
-    }
+    let mut all = links_and_rules();
     let forwarding = fs_err::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
     all.push_str(&format!("forwarding {forwarding}"));
     all.push_str(&format!("records {}\n", records().exists()));
