@@ -38,6 +38,7 @@ enum Job {
 pub(crate) struct Sink {
     jobs: SyncSender<Job>,
     empty: Receiver<Vec<u8>>,
+    digesting: bool,
 }
 
 /// Drops what a file holds. An empty one is left alone: ext4 takes any truncation to nothing for a file that is being
@@ -53,10 +54,11 @@ pub(crate) fn empty(file: &File) -> io::Result<()> {
 pub(crate) struct Work {
     jobs: Receiver<Job>,
     empty: Sender<Vec<u8>>,
+    digesting: bool,
 }
 
-/// The two ends.
-pub(crate) fn pair() -> (Sink, Work) {
+/// The two ends. Only with `digesting` is there a digest.
+pub(crate) fn pair(digesting: bool) -> (Sink, Work) {
     let (to_write, jobs) = sync_channel(BUFFERS);
     let (give_back, empty) = channel();
     for _ in 0..BUFFERS {
@@ -66,10 +68,12 @@ pub(crate) fn pair() -> (Sink, Work) {
     let sink = Sink {
         jobs: to_write,
         empty,
+        digesting,
     };
     let work = Work {
         jobs,
         empty: give_back,
+        digesting,
     };
     (sink, work)
 }
@@ -87,10 +91,12 @@ impl Work {
                     len,
                     crc,
                 } => {
-                    let crc = crc.unwrap_or_else(|| crc32c::crc32c(&data[..len]));
-                    // The SHA-256 is over CRCs: it tells images apart, it does not guard against forgery.
-                    digest.update(offset.to_le_bytes());
-                    digest.update(crc.to_le_bytes());
+                    if self.digesting {
+                        let crc = crc.unwrap_or_else(|| crc32c::crc32c(&data[..len]));
+                        // The SHA-256 is over CRCs: it tells images apart, it does not guard against forgery.
+                        digest.update(offset.to_le_bytes());
+                        digest.update(crc.to_le_bytes());
+                    }
                     out.write_all_at(&data[..len], offset)?;
                     written += len as u64;
                     // A producer that has finished wants no buffer back, nor an answer.
@@ -125,7 +131,7 @@ impl Sink {
     /// As [`Sink::write`], and gives the next empty buffer.
     pub(crate) fn exchange(&self, offset: u64, data: Vec<u8>, len: usize) -> Result<Vec<u8>, Gone> {
         let next = self.empty.try_recv().ok();
-        let crc = next.is_none().then(|| crc32c::crc32c(&data[..len]));
+        let crc = (self.digesting && next.is_none()).then(|| crc32c::crc32c(&data[..len]));
         let job = Job::Write {
             offset,
             data,

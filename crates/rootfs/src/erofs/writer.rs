@@ -25,7 +25,7 @@ pub(super) fn write(
 ) -> Result<Summary, ErofsError> {
     let plan = Plan::new(tree, options)?;
     sink::empty(out).map_err(ErofsError::write)?;
-    let (sink, work) = sink::pair();
+    let (sink, work) = sink::pair(true);
     let (made, written) = thread::scope(|scope| {
         let writer = scope.spawn(|| work.run(out));
         let made = Stream::new(sink).and_then(|stream| {

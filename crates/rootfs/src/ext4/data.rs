@@ -1,21 +1,25 @@
 //! Copying the content of regular files into the image.
 //!
 //! Bytes are read straight into the buffers that are written, and looked at once in between: blocks of zeros become
-//! holes. Whether a source
-//! knows its holes changes nothing but the time it takes: the image depends on the bytes only.
+//! holes. Whether a source knows its holes changes nothing but the time it takes: the image depends on the bytes only.
+//! A file is taken in windows that are cut by its own length and place, never by what came before it, so that it lies
+//! alike whether the files before it were written now or earlier ([`super::ledger`]).
 
 use std::io;
 
 use super::error::Ext4Error;
-use super::extent::ExtentTree;
+use super::extent::{ExtentTree, Finished};
 use super::format::{BLOCK, BLOCK_SIZE};
 use super::stream::Stream;
 use crate::tree::{Content, Contents, Extent, InodeId, Tree};
 
+/// Blocks that are looked at together. No more than a buffer has.
+const WINDOW: u64 = 128;
+
 /// Blocks of the room that are kept: where in the file, where in the image, how many.
 type Run = (u32, u64, u32);
 
-/// Copies the content of the file `id`. Gives its `i_block` and how many blocks it and its extent tree have.
+/// Copies the content of the file `id`.
 pub(super) fn copy(
     stream: &mut Stream,
     mut extents: ExtentTree,
@@ -23,7 +27,7 @@ pub(super) fn copy(
     id: InodeId,
     content: &Content,
     contents: &dyn Contents,
-) -> Result<([u8; 60], u64), Ext4Error> {
+) -> Result<Finished, Ext4Error> {
     if content.size > 0 {
         let cannot_read =
             |source| Ext4Error::content(tree, id, "cannot read the content", Some(source));
@@ -54,17 +58,14 @@ pub(super) fn copy(
             contents.check().map_err(cannot_read)?;
             while parts.next_if(|p| p.position + p.len <= position).is_some() {}
             let data_from = parts.peek().map_or(content.size, |p| p.position);
-            let fresh = stream.is_flushed();
-            let (start, room) = stream.room()?;
+            let at = position / BLOCK_SIZE;
+            let wanted = (WINDOW - at % WINDOW).min(content.size.div_ceil(BLOCK_SIZE) - at);
+            let (start, room) = stream.room(usize::try_from(wanted).unwrap_or(1))?;
             let window = room.len() as u64;
             if data_from >= position.saturating_add(window) {
                 // Nothing but a hole. Steps as the loop would if it read the zeros, so that the image is the same.
-                let windows = if fresh {
-                    (data_from - position) / window
-                } else {
-                    1
-                };
-                position += windows * window;
+                let aligned = data_from / (WINDOW * BLOCK_SIZE) * (WINDOW * BLOCK_SIZE);
+                position = (position + window).max(aligned);
                 stream.flush()?;
                 continue;
             }

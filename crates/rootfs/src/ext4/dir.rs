@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::checksum::Seed;
 use super::error::Ext4Error;
-use super::extent::ExtentTree;
+use super::extent::{ExtentTree, Finished};
 use super::format::{BLOCK, DirEntry, file_type};
 use super::hash::NameHash;
 use super::htree;
@@ -153,7 +153,7 @@ pub(super) fn write(
     let at = stream.push(&block.finish(seed))?;
     let mut extents = ExtentTree::new(seed);
     extents.add(stream, 0, at, 1)?;
-    let (root, blocks) = extents.finish(stream)?;
+    let Finished { root, blocks, .. } = extents.finish(stream)?;
     Ok(Written {
         root,
         size_blocks: 1,

@@ -12,6 +12,7 @@ use super::error::Ext4Error;
 use super::format::{
     BLOCK, EXTENT_MAGIC, ExtentHeader, ExtentIndex, ExtentLeaf, MAX_EXTENT, hi16, lo32,
 };
+use super::ledger::Placed;
 use super::stream::Stream;
 
 /// Bytes of a header, a leaf entry and an index entry.
@@ -20,6 +21,8 @@ const ENTRY: usize = 12;
 const IN_INODE: usize = 4;
 /// Entries in a block; a checksum takes the last four bytes.
 pub(super) const IN_BLOCK: usize = (BLOCK - ENTRY) / ENTRY;
+/// Runs that are noted of one inode at most; of a file in more pieces nothing is.
+const MOST_NOTED: usize = 1 << 18;
 /// Where the checksum of a full-size block is.
 const TAIL: usize = ENTRY + IN_BLOCK * ENTRY;
 
@@ -39,6 +42,20 @@ pub(super) struct ExtentTree {
     written: Vec<(u32, u64)>,
     /// Blocks that the inode holds: its data and the tree itself.
     blocks: u64,
+    /// What came, where somebody wants to know.
+    noted: Option<Placed>,
+    /// The tree was written before, and these are its blocks.
+    places: std::vec::IntoIter<u64>,
+}
+
+/// What a tree has become.
+pub(super) struct Finished {
+    /// The root, for `i_block`.
+    pub(super) root: [u8; 60],
+    /// How many blocks the inode holds.
+    pub(super) blocks: u64,
+    /// Where they are, for a tree that takes notes and is not in very many pieces.
+    pub(super) noted: Option<Placed>,
 }
 
 impl ExtentTree {
@@ -49,7 +66,34 @@ impl ExtentTree {
             leaf: Vec::new(),
             written: Vec::new(),
             blocks: 0,
+            noted: None,
+            places: Vec::new().into_iter(),
         }
+    }
+
+    /// The same, and it remembers what comes.
+    pub(super) fn noting(seed: Seed) -> Self {
+        Self {
+            noted: Some(Placed::default()),
+            ..Self::new(seed)
+        }
+    }
+
+    /// The tree of an inode whose data lies in the image already. Its own blocks go where they were; their checksums are of
+    /// this image.
+    pub(super) fn again(
+        seed: Seed,
+        stream: &mut Stream,
+        placed: &Placed,
+    ) -> Result<Finished, Ext4Error> {
+        let mut tree = Self {
+            places: placed.tree.clone().into_iter(),
+            ..Self::new(seed)
+        };
+        for (logical, start, len) in &placed.runs {
+            tree.add(stream, *logical, *start, *len)?;
+        }
+        tree.finish(stream)
     }
 
     /// Notes that `len` blocks of the file from `logical` on lie at `start`. Comes in ascending order.
@@ -61,6 +105,17 @@ impl ExtentTree {
         mut len: u32,
     ) -> Result<(), Ext4Error> {
         self.blocks += u64::from(len);
+        self.noted.take_if(|noted| noted.runs.len() > MOST_NOTED);
+        if let Some(noted) = &mut self.noted {
+            match noted.runs.last_mut() {
+                Some((at, from, run))
+                    if *at + *run == logical && *from + u64::from(*run) == start =>
+                {
+                    *run += len;
+                }
+                _ => noted.runs.push((logical, start, len)),
+            }
+        }
         if let Some(last) = self.leaf.last_mut()
             && last.logical + last.len == logical
             && last.start + u64::from(last.len) == start
@@ -109,7 +164,15 @@ impl ExtentTree {
         let sum = self.seed.sum(&block[..TAIL]);
         block[TAIL..TAIL + 4].copy_from_slice(&sum.to_le_bytes());
         self.blocks += 1;
-        stream.push(&block)
+        if let Some(place) = self.places.next() {
+            stream.put(place, &block)?;
+            return Ok(place);
+        }
+        let place = stream.push(&block)?;
+        if let Some(noted) = &mut self.noted {
+            noted.tree.push(place);
+        }
+        Ok(place)
     }
 
     fn put_leaves(&self, out: &mut [u8], max: usize) {
@@ -125,12 +188,12 @@ impl ExtentTree {
         }
     }
 
-    /// Writes what is left of the tree. Gives the root, for `i_block`, and how many blocks the inode holds.
-    pub(super) fn finish(mut self, stream: &mut Stream) -> Result<([u8; 60], u64), Ext4Error> {
+    /// Writes what is left of the tree.
+    pub(super) fn finish(mut self, stream: &mut Stream) -> Result<Finished, Ext4Error> {
         let mut root = [0; 60];
         if self.written.is_empty() && self.leaf.len() <= IN_INODE {
             self.put_leaves(&mut root, IN_INODE);
-            return Ok((root, self.blocks));
+            return Ok(self.finished(root));
         }
         self.write_leaf(stream)?;
         let mut level = std::mem::take(&mut self.written);
@@ -146,7 +209,15 @@ impl ExtentTree {
             depth += 1;
         }
         put_index(&mut root, &level, IN_INODE, depth);
-        Ok((root, self.blocks))
+        Ok(self.finished(root))
+    }
+
+    fn finished(self, root: [u8; 60]) -> Finished {
+        Finished {
+            root,
+            blocks: self.blocks,
+            noted: self.noted,
+        }
     }
 }
 

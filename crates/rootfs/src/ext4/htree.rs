@@ -16,7 +16,7 @@ use zerocopy::little_endian::{U16, U32};
 use super::checksum::{Seed, update};
 use super::dir::{Block, Entry, ROOM, Written, put_entry, rec_len};
 use super::error::{Ext4Error, Ext4ErrorKind};
-use super::extent::ExtentTree;
+use super::extent::{ExtentTree, Finished};
 use super::format::{BLOCK, DirEntry, file_type};
 use super::hash::NameHash;
 use super::stream::Stream;
@@ -93,7 +93,7 @@ pub(super) fn write(
         out.push(&block.finish(seed))?;
     }
     let size_blocks = u64::from(out.next);
-    let (root, blocks) = extents.finish(stream)?;
+    let Finished { root, blocks, .. } = extents.finish(stream)?;
     Ok(Written {
         root,
         size_blocks,

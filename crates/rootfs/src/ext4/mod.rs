@@ -14,8 +14,11 @@
 //! it) the size is known when it is needed, and holes that nobody told about cost nothing.
 //!
 //! **The same tree gives the same bytes.** The checksum seed and the hash seed come from a SHA-256 of all names and
-//! metadata, the UUID from that and the CRCs of all content, the superblock's times from the newest file. There is no
-//! clock and no random number. A block of zeros is never stored, so it does not matter whether a source had holes.
+//! metadata, the UUID from that and the CRCs of all content (or what names it), the superblock's times from the newest
+//! file. There is no clock and no random number. A block of zeros is never stored, so it does not matter whether a source had holes.
+//!
+//! **What stays the same need not be written again.** With the layers given in their order, a later image begins as the
+//! earlier one does, and [`write_noted()`] turns the one into the other ([`Ledger`]).
 //!
 //! The features are those of a current `mke2fs -t ext4` (`extents`, `64bit`, `flex_bg`, `metadata_csum`, `dir_index`,
 //! `sparse_super`, …) with `metadata_csum_seed`, without `resize_inode` (growing works without it) and without reserved
@@ -38,6 +41,8 @@ mod hash;
 mod htree;
 mod inode;
 mod journal;
+mod keep;
+mod ledger;
 mod plan;
 mod reader;
 mod seal;
@@ -51,6 +56,7 @@ use std::fs::File;
 use std::io;
 
 pub use error::{Ext4Error, Ext4ErrorKind};
+pub use ledger::Ledger;
 pub use reader::{ReadError, read_tree};
 
 use crate::tree::{Content, Contents, Opened, Time, Tree};
@@ -78,6 +84,12 @@ pub struct Options {
     pub clamp_mtime: Option<i64>,
     /// Goes into the UUID beside the content, for images that must differ though they hold the same.
     pub identity: Vec<u8>,
+    /// The layers of the content by the names of their blobs, lowest first. Files lie in this order, so that images whose
+    /// lowest layers are the same begin with the same blocks; what is in none of these comes last.
+    pub layers: Vec<[u8; 32]>,
+    /// What names the content of all files, as a digest of the layers does. It goes into the UUID in place of a digest of
+    /// what is written.
+    pub content: Option<[u8; 32]>,
 }
 
 /// What to do about a journal.
@@ -103,6 +115,8 @@ impl Default for Options {
             epoch: None,
             clamp_mtime: None,
             identity: Vec::new(),
+            layers: Vec::new(),
+            content: None,
         }
     }
 }
@@ -178,7 +192,25 @@ pub fn write(
     out: &File,
     options: &Options,
 ) -> Result<Summary, Ext4Error> {
-    writer::write(tree, contents, out, options)
+    writer::write(tree, contents, out, options, None, false).map(|(summary, _)| summary)
+}
+
+/// Writes as [`write()`] does, and tells what lies where. Where `out` holds an image that this function wrote, and `before`
+/// is what it told then, that image's blocks stay as far as both begin alike: the bytes are the same as if `out` had been
+/// empty. Nothing is noted without [`Options::layers`].
+///
+/// When writing fails, what `out` holds is no image, neither the old one nor the new one.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_noted(
+    tree: &Tree,
+    contents: &dyn Contents,
+    out: &File,
+    options: &Options,
+    before: Option<&Ledger>,
+) -> Result<(Summary, Ledger), Ext4Error> {
+    writer::write(tree, contents, out, options, before, true)
 }
 
 /// Writes an empty file system of `size` bytes for scratch data: no journal, and only its first megabyte or so is not a

@@ -82,6 +82,23 @@ impl Space {
         run.start..end
     }
 
+    /// Goes on behind blocks that an image has already: nothing below `next` is given out any more.
+    pub(super) fn resume(&mut self, next: u64) {
+        debug_assert!(self.gaps.is_empty());
+        self.next = self.next.max(next);
+        self.enter_run();
+    }
+
+    /// What the copies of the superblock and of the group descriptors may take below `end`.
+    pub(super) fn reserves(&self, end: u64) -> impl Iterator<Item = Range<u64>> {
+        let groups = 0..end.div_ceil(BLOCKS_PER_GROUP);
+        let starts = groups
+            .filter(|group| has_super(*group))
+            .map(|group| group * BLOCKS_PER_GROUP);
+        let reserve = self.reserve;
+        starts.map(move |start| start..(start + reserve).min(end))
+    }
+
     /// Takes exactly `blocks` blocks that follow one another; at most a run of them (see [`has_super`]).
     pub(super) fn take_run(&mut self, blocks: u64) -> Range<u64> {
         let mut run = self.peek();

@@ -48,11 +48,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the buffer is empty, so that [`Self::room`] is as large as it can be here.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.filled == 0
-    }
-
     /// A digest of all blocks so far and of where they are.
     pub(super) fn digest(&mut self) -> Result<Sha256, Ext4Error> {
         self.flush()?;
@@ -70,14 +65,18 @@ impl Stream {
         Ok(())
     }
 
-    /// Room for the next blocks: where they will lie, and at least one block of bytes to fill. Nothing is taken until
+    /// Room for the next `wanted` blocks, at most a buffer of them: where they will lie, and the bytes to fill. It is less
+    /// only where a run of free blocks ends, so that it never depends on what came before. Nothing is taken until
     /// [`Self::commit`].
-    pub(super) fn room(&mut self) -> Result<(u64, &mut [u8]), Ext4Error> {
+    pub(super) fn room(&mut self, wanted: usize) -> Result<(u64, &mut [u8]), Ext4Error> {
         let run = self.space.peek();
-        self.aim(run.start)?;
         let blocks = usize::try_from(run.end - run.start)
             .unwrap_or(CHUNK_BLOCKS)
-            .min(CHUNK_BLOCKS - self.filled);
+            .min(wanted);
+        if self.filled + blocks > CHUNK_BLOCKS {
+            self.flush()?;
+        }
+        self.aim(run.start)?;
         let from = self.filled * BLOCK;
         Ok((run.start, &mut self.buffer[from..from + blocks * BLOCK]))
     }
@@ -90,8 +89,8 @@ impl Stream {
 
     /// Takes the next block for `data`, at most a block of bytes; the rest is zeros.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<u64, Ext4Error> {
-        let (block, room) = self.room()?;
-        fill(&mut room[..BLOCK], data);
+        let (block, room) = self.room(1)?;
+        fill(room, data);
         self.commit(1);
         Ok(block)
     }

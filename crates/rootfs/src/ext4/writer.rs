@@ -4,18 +4,20 @@ use std::fs::File;
 use std::panic::resume_unwind;
 use std::thread;
 
-use sha2::Digest;
+use sha2::{Digest, Sha256};
 
 use super::checksum::Seed;
 use super::dir::{self, Entry};
 use super::error::Ext4Error;
-use super::extent::ExtentTree;
+use super::extent::{ExtentTree, Finished};
 use super::format::{
     BLOCK_SIZE, FIRST_INO, INODE_SIZE, JOURNAL_INO, MAX_FAST_SYMLINK, ROOT_INO, XATTR_ROOM,
     file_type, inode_flag,
 };
 use super::hash::NameHash;
 use super::inode::{self, Record, type_of};
+use super::keep::{Keep, Order};
+use super::ledger::{Filed, Ledger};
 use super::plan::{LOST_FOUND, Plan};
 use super::seal::{self, Census, Identity, JournalInode};
 use super::size::{Geometry, estimate};
@@ -26,30 +28,46 @@ use super::{Options, Summary, data, journal};
 use crate::sink;
 use crate::tree::{Contents, InodeId, Kind, Meta, Time, Tree};
 
-/// Writes the image: this thread reads and decides, a second one writes.
+/// Writes the image: this thread reads and decides, a second one writes. `before` is of the image that `out` holds; with
+/// `noting` the ledger of the new one comes back.
 pub(super) fn write(
     tree: &Tree,
     contents: &dyn Contents,
     out: &File,
     options: &Options,
-) -> Result<Summary, Ext4Error> {
+    before: Option<&Ledger>,
+    noting: bool,
+) -> Result<(Summary, Ledger), Ext4Error> {
     options.check()?;
     let plan = Plan::new(tree, options)?;
-    sink::empty(out).map_err(Ext4Error::write)?;
-    let (sink, work) = sink::pair();
+    let order = Order::new(tree, &plan, &options.layers);
+    let space = Space::new(plan.descriptor_blocks);
+    let keep = before.map_or_else(Keep::default, |ledger| {
+        Keep::find(ledger, &order, &plan, &options.layers)
+    });
+    let keep = keep.begin(out, &space).map_err(Ext4Error::write)?;
+    let ledger = Ledger {
+        descriptor_blocks: plan.descriptor_blocks,
+        layers: options.layers.clone(),
+        files: Vec::new(),
+    };
+    let (sink, work) = sink::pair(options.content.is_none());
     let (made, written) = thread::scope(|scope| {
         let writer = scope.spawn(|| work.run(out));
-        let stream = Stream::new(sink, Space::new(plan.descriptor_blocks));
-        let made = stream.and_then(|stream| Build::new(tree, &plan, options, stream).run(contents));
+        let made = Stream::new(sink, space).and_then(|stream| {
+            let mut build = Build::new(tree, &plan, options, stream);
+            build.notes = noting.then_some(ledger);
+            build.run(contents, &order, &keep)
+        });
         (made, writer.join())
     });
     // When the writer stopped, its error is the reason for the other one.
     let written = written
         .unwrap_or_else(|panic| resume_unwind(panic))
         .map_err(Ext4Error::write)?;
-    let made = made?;
+    let (made, ledger) = made?;
     out.set_len(made.size).map_err(Ext4Error::write)?;
-    Ok(Summary { written, ..made })
+    Ok((Summary { written, ..made }, ledger))
 }
 
 /// What the image would need if it had no holes.
@@ -89,6 +107,8 @@ struct Build<'a> {
     journal: Record,
     own_values: Vec<OwnValue>,
     large_dir: bool,
+    /// What lies where, while somebody wants to know and all of it so far could be noted.
+    notes: Option<Ledger>,
 }
 
 impl<'a> Build<'a> {
@@ -109,11 +129,17 @@ impl<'a> Build<'a> {
             journal: Record::EMPTY,
             own_values: Vec::new(),
             large_dir: false,
+            notes: None,
         }
     }
 
-    fn run(mut self, contents: &dyn Contents) -> Result<Summary, Ext4Error> {
-        self.files(contents)?;
+    fn run(
+        mut self,
+        contents: &dyn Contents,
+        order: &Order,
+        keep: &Keep<'_>,
+    ) -> Result<(Summary, Ledger), Ext4Error> {
+        let ledger = self.files(contents, order, keep)?;
         self.others()?;
         self.attributes()?;
         self.directories()?;
@@ -157,27 +183,67 @@ impl<'a> Build<'a> {
             descs,
             &free,
         )?;
-        Ok(Summary {
+        let summary = Summary {
             size: geometry.blocks * BLOCK_SIZE,
             written: 0,
             uuid,
             free_blocks: free.blocks,
             inodes: last_ino - (FIRST_INO - 1),
-        })
+        };
+        Ok((summary, ledger))
     }
 
-    /// Copies the content of all regular files.
-    fn files(&mut self, contents: &dyn Contents) -> Result<(), Ext4Error> {
-        for (place, id) in self.plan.order.iter().enumerate() {
-            let node = &self.tree[*id];
+    /// Places the content of all regular files: first what the image has already, the rest is copied.
+    fn files(
+        &mut self,
+        contents: &dyn Contents,
+        order: &Order,
+        keep: &Keep<'_>,
+    ) -> Result<Ledger, Ext4Error> {
+        let mut kept = keep.files.iter();
+        let mut ledger = self.notes.take().unwrap_or_default();
+        let mut noting = !ledger.layers.is_empty();
+        for (place, key) in &order.files {
+            let id = self.plan.order[*place];
+            let node = &self.tree[id];
             let Kind::File(content) = &node.kind else {
                 continue;
             };
-            let extents = ExtentTree::new(self.seed.of_inode(self.plan.ino(*id), 0));
-            let (block, blocks) =
-                data::copy(&mut self.stream, extents, self.tree, *id, content, contents)?;
-            self.records[place] = Record {
-                block,
+            let seed = self.seed.of_inode(self.plan.ino(id), 0);
+            let known = kept.next();
+            let Finished {
+                root,
+                blocks,
+                noted,
+            } = match known {
+                Some(file) => {
+                    let done = ExtentTree::again(seed, &mut self.stream, &file.blocks)?;
+                    self.stream.space.resume(file.end);
+                    done
+                }
+                None => {
+                    let extents = if noting && key.is_some() {
+                        ExtentTree::noting(seed)
+                    } else {
+                        ExtentTree::new(seed)
+                    };
+                    data::copy(&mut self.stream, extents, self.tree, id, content, contents)?
+                }
+            };
+            // Notes end with the first file that has none: what lies behind it could not be kept.
+            noting &= known.is_some() || noted.is_some();
+            if let (true, Some(key)) = (noting, key) {
+                ledger.files.push(match (known, noted) {
+                    (Some(file), _) => file.clone(),
+                    (None, noted) => Filed {
+                        key: *key,
+                        blocks: noted.unwrap_or_default(),
+                        end: self.stream.space.end(),
+                    },
+                });
+            }
+            self.records[*place] = Record {
+                block: root,
                 size: content.size,
                 blocks,
                 flags: inode_flag::EXTENTS,
@@ -185,12 +251,16 @@ impl<'a> Build<'a> {
                 ..Record::EMPTY
             };
         }
-        Ok(())
+        Ok(ledger)
     }
 
-    /// The UUID: from the names and metadata, all blocks so far, and which of them belong to which file.
+    /// The UUID: from the names and metadata, all blocks so far or what names the content, and which blocks belong to
+    /// which file.
     fn uuid(&mut self) -> Result<[u8; 16], Ext4Error> {
-        let mut digest = self.stream.digest()?;
+        let mut digest = match self.options.content {
+            Some(name) => Sha256::new_with_prefix(name),
+            None => self.stream.digest()?,
+        };
         digest.update(self.plan.digest.clone().finalize());
         for record in &self.records {
             digest.update(record.block);
@@ -229,7 +299,8 @@ impl<'a> Build<'a> {
                     record.size = target.len() as u64;
                     let mut extents = ExtentTree::new(self.seed.of_inode(self.plan.ino(*id), 0));
                     extents.add(&mut self.stream, 0, at, 1)?;
-                    (record.block, record.blocks) = extents.finish(&mut self.stream)?;
+                    let done = extents.finish(&mut self.stream)?;
+                    (record.block, record.blocks) = (done.root, done.blocks);
                 }
                 Kind::CharDevice(device) | Kind::BlockDevice(device) => {
                     record.block = inode::device(*device).expect("the plan has checked it");
@@ -272,14 +343,14 @@ impl<'a> Build<'a> {
                     let at = self.stream.push(part)?;
                     extents.add(&mut self.stream, logical, at, 1)?;
                 }
-                let (block, blocks) = extents.finish(&mut self.stream)?;
+                let done = extents.finish(&mut self.stream)?;
                 self.own_values.push(OwnValue {
                     owner: *id,
                     nth,
                     record: Record {
-                        block,
+                        block: done.root,
                         size: value.len() as u64,
-                        blocks,
+                        blocks: done.blocks,
                         flags: inode_flag::EXTENTS | inode_flag::EA_INODE,
                         links: 1,
                         ..Record::EMPTY
@@ -366,7 +437,11 @@ impl<'a> Build<'a> {
         let mut extents = ExtentTree::new(self.seed.of_inode(JOURNAL_INO, 0));
         let first = self.stream.space.peek().start;
         self.stream.take(&mut extents, blocks)?;
-        let (block, held) = extents.finish(&mut self.stream)?;
+        let Finished {
+            root: block,
+            blocks: held,
+            ..
+        } = extents.finish(&mut self.stream)?;
         self.stream.put(first, &journal::superblock(blocks, uuid))?;
         let size = u64::from(blocks) * BLOCK_SIZE;
         self.journal = Record {

@@ -8,5 +8,6 @@ mod common;
 mod compare;
 mod erofs;
 mod images;
+mod kept;
 mod mounted;
 mod shapes;
