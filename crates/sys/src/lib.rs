@@ -18,6 +18,7 @@
 //! | [`spawn`] | descriptors that a child inherits, at numbers that the parent chooses |
 //! | [`confine`] | what a child gives up before it executes its program |
 //! | [`rlimit`] | resource limits |
+//! | [`solitude`] | whether anybody else has a file open |
 //! | [`pty`] | pseudo-terminals |
 //! | [`net`] | links, addresses and routes by rtnetlink; taps, bridges, pairs |
 //! | [`nftables`] | rules for packets, in transactions |
@@ -51,6 +52,7 @@ pub mod reboot;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
+pub mod solitude;
 pub mod spawn;
 #[cfg(test)]
 mod testing;
