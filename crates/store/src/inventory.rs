@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::lease;
 use crate::recover::held;
+use crate::reuse::{is_note, note_of};
 use crate::store::Store;
 
 /// No record of ours is near this size.
@@ -156,7 +157,18 @@ impl Store {
             list.temporary(path, file_name(path));
         });
         entries(&self.root.join("artifacts"), 1, &mut |path| {
-            list.add(Kind::Artifact, path, None);
+            if !is_note(path) {
+                list.add(Kind::Artifact, path, None);
+                let note = fs_err::symlink_metadata(note_of(path));
+                if let (Ok(note), Some(item)) = (note, list.items.last_mut())
+                    && item.path == path
+                {
+                    item.bytes += note.blocks() * 512;
+                }
+            } else if !path.with_extension("").exists() {
+                // Its artifact went while it was written, or its remover died.
+                list.add(Kind::Temporary, path, None);
+            }
         });
         entries(&self.root, 0, &mut |directory| {
             let name = file_name(directory);
@@ -176,6 +188,14 @@ impl Store {
             }
         });
         Ok(list.items)
+    }
+
+    /// What the images of the store need: their manifests, configurations and layers.
+    ///
+    /// # Errors
+    /// When the references, or the manifest of one, cannot be read.
+    pub fn needed(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        Ok(self.needed_by_references()?.into_keys().collect())
     }
 
     /// What images need, and which.

@@ -7,7 +7,7 @@
 //! ├── oci-layout index.json  references: the store is an OCI image layout whose layers are uncompressed
 //! ├── blobs/sha256/<hex>     immutable content: layers (the digest is the diff ID), configurations, manifests
 //! ├── snapshots/<hex>/       layers as directories, for RUN; `active-…` while one is being made
-//! ├── artifacts/<kind>/<key> exported images, e.g. ext4/<key>
+//! ├── artifacts/<kind>/<key> exported images, e.g. ext4/<key>; <key>.note says what is in one
 //! ├── cache/<xx>/<key>.json  results of build steps by cache key
 //! ├── locks/<name>           one per thing that only one process shall compute at a time
 //! ├── leases/<id>            one per process that uses something, locked while it lives: what nobody else may remove
@@ -40,6 +40,7 @@ mod lock;
 mod prune;
 mod recover;
 mod refs;
+mod reuse;
 mod session;
 mod snapshot;
 mod store;
@@ -51,5 +52,6 @@ pub use inventory::{Item, Kind, MOUNT_ID, tree_bytes};
 pub use lock::KeyLock;
 pub use prune::{Policy, Pruned, RemoveTree};
 pub use refs::RefRecord;
+pub use reuse::Noted;
 pub use snapshot::ActiveSnapshot;
 pub use store::Store;

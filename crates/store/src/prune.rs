@@ -15,6 +15,7 @@ use firebuild_oci::Digest;
 use crate::error::{At, StoreError, StoreErrorKind};
 use crate::inventory::{Identity, Item, Kind, entries};
 use crate::lease;
+use crate::reuse::note_of;
 use crate::store::Store;
 
 /// Names that are taken away in one moment.
@@ -194,7 +195,12 @@ impl Store {
                 continue;
             }
             match fs_err::rename(&item.path, &aside) {
-                Ok(()) => trash.push((aside, item)),
+                Ok(()) => {
+                    if item.kind == Kind::Artifact {
+                        let _ = fs_err::remove_file(note_of(&item.path));
+                    }
+                    trash.push((aside, item));
+                }
                 Err(error) => gone.failed.push((item.path.clone(), error)),
             }
         }

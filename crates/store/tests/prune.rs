@@ -390,3 +390,51 @@ fn builds_go_on_beside_a_prune() {
     let left = store.inventory().unwrap();
     assert!(left.iter().all(|item| !item.images.is_empty()), "{left:?}");
 }
+
+#[test]
+fn a_note_counts_as_its_artifact_and_goes_with_it() {
+    let (_directory, store) = store();
+    let artifact = |key: u8| {
+        let file = store.temporary().unwrap();
+        std::fs::write(&file, vec![key; 4096]).unwrap();
+        store.adopt_artifact("ext4", &[key; 32], &file).unwrap()
+    };
+    let (kept, alone) = (artifact(1), artifact(2));
+    store.put_note("ext4", &[1; 32], &[7; 8192]);
+    // Of an artifact that went in the same moment.
+    store.put_note("ext4", &[3; 32], b"lost");
+    assert_eq!(store.note("ext4", &[1; 32], 100), Some(vec![7; 100]));
+    assert_eq!(store.note("ext4", &[2; 32], 100), None);
+    let noted: Vec<_> = store.noted("ext4").into_iter().map(|one| one.key).collect();
+    assert_eq!(noted, [[1; 32]]);
+    // What we use ourselves is nobody's to take.
+    assert!(
+        store
+            .take_artifact("ext4", &[1; 32], &|_| false)
+            .unwrap()
+            .is_none()
+    );
+    let root = store.root().to_owned();
+    drop(store);
+
+    let store = Store::open(root).unwrap();
+    let items = store.inventory().unwrap();
+    let bytes = |path: &Path| items.iter().find(|item| item.path == *path).unwrap().bytes;
+    assert_eq!(bytes(&kept) - bytes(&alone), 8192);
+    assert_eq!(kinds(&items), ["artifact", "artifact", "temporary"]);
+    // Something that only the caller knows of.
+    let in_use = |path: &Path| path == alone;
+    assert!(
+        store
+            .take_artifact("ext4", &[2; 32], &in_use)
+            .unwrap()
+            .is_none()
+    );
+    let taken = store.take_artifact("ext4", &[2; 32], &|_| false).unwrap();
+    let (taken, _file) = taken.unwrap();
+    assert_eq!(std::fs::read(taken).unwrap(), vec![2; 4096]);
+    assert!(!alone.exists());
+    prune(&store, &policy(true));
+    let left = std::fs::read_dir(kept.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 0);
+}
