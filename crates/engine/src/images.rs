@@ -2,7 +2,7 @@
 
 use firebuild_build::cancel::Cancel;
 use firebuild_build::event::Sink;
-use firebuild_build::export::{ImageRecord, disk, image};
+use firebuild_build::export::{ImageRecord, InUse, disk, image};
 use firebuild_build::transfer::{ImportOptions, Limits, import_layout};
 use firebuild_oci::layout::Layout;
 use firebuild_oci::{Platform, Reference};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::build::lookup;
 use crate::error::{Cause, Error};
+use crate::instance::Instances;
 use crate::paths::Paths;
 use crate::run::ImageDisk;
 
@@ -267,8 +268,14 @@ pub fn disk_for(
             )
         })?,
     };
-    let path = disk(&store, &image.chain, min_size, cancel)
-        .map_err(|error| failed("cannot make a disk of image", error.into()))?;
+    let path = disk(
+        &store,
+        &image.chain,
+        min_size,
+        InUse::of(&attached(paths)),
+        cancel,
+    )
+    .map_err(|error| failed("cannot make a disk of image", error.into()))?;
     Ok(ImageDisk {
         path,
         config: image.config,
@@ -276,4 +283,43 @@ pub fn disk_for(
         digest: Some(image.manifest.to_string()),
         held: Some(Arc::new(store)),
     })
+}
+
+/// Says which files are disks of instances, be they running or not: one that has ended may be started again. Where a
+/// record cannot be read, any file may be.
+pub(crate) fn attached(paths: &Paths) -> impl Fn(&Path) -> bool {
+    let instances = Instances::new(paths);
+    move |file| match instances.list() {
+        Ok((instances, broken)) => {
+            let mut disks = instances.iter().map(|one| &one.record().image_disk);
+            !broken.is_empty() || disks.any(|disk| Path::new(disk) == file)
+        }
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::attached;
+    use crate::instance::Instances;
+    use crate::paths::Paths;
+
+    #[test]
+    fn the_disk_of_a_machine_that_has_ended_is_attached() {
+        let home = tempfile::tempdir().unwrap();
+        let paths = Paths::under(home.path());
+        let in_use = attached(&paths);
+        assert!(!in_use(Path::new("/x")));
+        let owned = Instances::prepare(&paths)
+            .and_then(|instances| instances.create(Some("web"), crate::instance::testing::record()))
+            .unwrap();
+        // Nobody owns it any more, but it is not removed.
+        let directory = owned.instance().dir().to_owned();
+        drop(owned);
+        assert!(in_use(Path::new("/x")) && !in_use(Path::new("/y")));
+        fs_err::write(directory.join("record.json"), "{").unwrap();
+        assert!(in_use(Path::new("/y")));
+    }
 }

@@ -5,6 +5,7 @@
 mod compress;
 mod dest;
 mod disk;
+mod earlier;
 mod files;
 mod image;
 mod layout;
@@ -17,6 +18,7 @@ mod write;
 pub(crate) use compress::compressed;
 pub use dest::write_file;
 pub use disk::{disk, disk_key};
+pub use earlier::InUse;
 pub use image::{ImageRecord, image, publish};
 pub(crate) use image::{of_image, publish_bytes, source_annotation};
 pub use output::{

@@ -7,7 +7,7 @@ use firebuild_store::Store;
 
 use super::dest::{StoppableContents, beside, copy_sparse};
 use super::rewrite::rewritten;
-use super::{Dest, ExportError, Output, OutputKind, disk, files, layout, packed, push};
+use super::{Dest, ExportError, InUse, Output, OutputKind, disk, files, layout, packed, push};
 use crate::cancel::Cancel;
 use crate::chain::Chain;
 use crate::content::StoreContents;
@@ -28,6 +28,8 @@ pub struct Image<'a> {
     pub min_size: Option<u64>,
     /// The epoch of the build (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+    /// Earlier ext4 images that are not to be made into the next one.
+    pub in_use: InUse<'a>,
 }
 
 /// What an export made, for outputs that are images.
@@ -64,7 +66,7 @@ pub fn export(
     match output.kind {
         OutputKind::Ext4 => {
             let chain = reproducible(store, image, cancel)?;
-            let source = disk(store, &chain, image.min_size, cancel)?;
+            let source = disk(store, &chain, image.min_size, image.in_use, cancel)?;
             if let Dest::Path(path) = &output.dest {
                 beside(path, |aside| copy_sparse(&source, aside, path, cancel))?;
             }

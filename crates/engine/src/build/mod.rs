@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use firebuild_build::cancel::Cancel;
 use firebuild_build::dump::graph_to_text;
 use firebuild_build::event::{Event, Sink};
-use firebuild_build::export::is_full;
+use firebuild_build::export::{InUse, is_full};
 use firebuild_build::history;
 use firebuild_build::lower::{self, Entitlements, Lowered, Outcome};
 use firebuild_build::remote::Remote;
@@ -51,6 +51,7 @@ pub use network::{Network, NetworkError};
 pub use outputs::OutputReport;
 pub use request::{Isolation, Request, SourcePlace};
 
+use crate::images::attached;
 use crate::paths::Paths;
 use contexts::Contexts;
 use inputs::{agents, find, finder, secrets, time_of};
@@ -146,8 +147,10 @@ pub fn build(
     cache::inline(&mut config, request, &solved);
 
     let cached = || cache::export(&store, &options.caches, request, &solved, sink, cancel);
+    let in_use = attached(paths);
     let outputs = outputs::Finish {
         store: &store,
+        in_use: InUse::of(&in_use),
         request,
         sink,
         cancel,

@@ -11,7 +11,7 @@ use firebuild_build::cancel::Cancel;
 use firebuild_build::chain::Chain;
 use firebuild_build::event::{Event, Sink};
 use firebuild_build::export::{
-    Dest, ExportError, ExportErrorKind, Exported, Image, OutputKind, disk, export, is_full,
+    Dest, ExportError, ExportErrorKind, Exported, Image, InUse, OutputKind, disk, export, is_full,
     publish, rewritten,
 };
 use firebuild_oci::registry::{RegistryError, RegistryErrorKind};
@@ -47,6 +47,7 @@ pub(super) struct Made {
 /// The end of a build.
 pub(super) struct Finish<'a> {
     pub(super) store: &'a Store,
+    pub(super) in_use: InUse<'a>,
     pub(super) request: &'a Request,
     pub(super) sink: Sink<'a>,
     pub(super) cancel: &'a Cancel,
@@ -63,6 +64,7 @@ impl Finish<'_> {
     ) -> Result<Made, BuildError> {
         let Self {
             store,
+            in_use,
             request,
             sink,
             cancel,
@@ -78,6 +80,7 @@ impl Finish<'_> {
                 .count(),
             min_size: request.min_size,
             epoch,
+            in_use,
         };
         let kept = match epoch {
             None => Arc::clone(chain),
@@ -87,7 +90,7 @@ impl Finish<'_> {
         };
         let disk = if request.disk {
             let made = step(sink, "exporting ext4", || {
-                disk(store, &kept, request.min_size, cancel)
+                disk(store, &kept, request.min_size, in_use, cancel)
             });
             Some(made.map_err(failed)?)
         } else {

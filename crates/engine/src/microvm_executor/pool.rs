@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use firebuild_build::cancel::Cancel;
 use firebuild_build::chain::{Chain, ChainLayer};
 use firebuild_build::exec::{ExecError, ExecErrorKind, Step};
-use firebuild_build::export::disk;
+use firebuild_build::export::{InUse, disk};
 use firebuild_build::graph::NetworkMode;
 use firebuild_store::Store;
 
 use super::launch::Wanted;
 use super::vm::Vm;
 use super::{MicroVmOptions, host, layers};
+use crate::images::attached;
 use crate::paths::Paths;
 
 /// So many bytes of layers are sent rather than put on a disk.
@@ -97,7 +98,14 @@ impl Pool {
     }
 
     fn image(&self, store: &Store, chain: &Chain, cancel: &Cancel) -> Result<PathBuf, ExecError> {
-        disk(store, chain, None, cancel).map_err(|error| {
+        disk(
+            store,
+            chain,
+            None,
+            InUse::of(&attached(&self.paths)),
+            cancel,
+        )
+        .map_err(|error| {
             ExecError::caused(
                 ExecErrorKind::Base,
                 "cannot make the disk of the build's VM",
