@@ -23,7 +23,7 @@ const IMAGE: &str = "test/session:1";
 const VM: &str = "lived-in";
 /// What its application does: answers lines and a signal.
 const SCRIPT: &str = "echo up; echo trouble >&2; trap 'echo user-signal' USR1; trap 'echo bye; exit 9' TERM; \
-    while :; do read -t 1 line && echo \"line:$line\"; done";
+    while :; do read -t 10 line && echo \"line:$line\"; done";
 
 fn home(test: &str) -> Option<Home> {
     let (home, busybox) = Home::for_machines(test)?;
