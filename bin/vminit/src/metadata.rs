@@ -17,6 +17,7 @@ use rustix::event::PollFlags;
 
 use crate::journal::Journal;
 use crate::modules::Spare;
+use answer::Answered;
 use network::Reachable;
 use request::{Incoming, MAX_REQUEST_BYTES};
 use tokens::Tokens;
@@ -34,6 +35,7 @@ const COURTESY: Duration = Duration::from_millis(50);
 pub(crate) struct Metadata {
     reachable: Reachable,
     tokens: Option<Tokens>,
+    text_only: bool,
     document: Document,
     connections: Vec<Connection>,
 }
@@ -61,6 +63,7 @@ impl Metadata {
         Ok(Metadata {
             reachable: network::listen(outside, spare, journal)?,
             tokens: config.tokens.then(Tokens::default),
+            text_only: config.text_only,
             document: config.document.clone(),
             connections: Vec::new(),
         })
@@ -112,16 +115,20 @@ impl Metadata {
                 answered: None,
             });
         }
-        let (tokens, document) = (&mut self.tokens, &self.document);
+        let mut answered = Answered {
+            tokens: &mut self.tokens,
+            text_only: self.text_only,
+            document: &self.document,
+        };
         self.connections.retain_mut(|connection| {
-            connection.began.elapsed() < PATIENCE && connection.serve(tokens, document)
+            connection.began.elapsed() < PATIENCE && connection.serve(&mut answered)
         });
     }
 }
 
 impl Connection {
     /// Whether there is more to do.
-    fn serve(&mut self, tokens: &mut Option<Tokens>, document: &Document) -> bool {
+    fn serve(&mut self, from: &mut Answered<'_>) -> bool {
         if let Some(answered) = self.answered {
             return answered.elapsed() < COURTESY && self.is_open();
         }
@@ -129,7 +136,7 @@ impl Connection {
             match self.read() {
                 Ok(None) => return true,
                 Ok(Some(incoming)) => {
-                    self.answer = Some(answer::to(&incoming, tokens, document));
+                    self.answer = Some(answer::to(&incoming, from));
                 }
                 Err(_) => return false,
             }

@@ -163,9 +163,9 @@ fn original(
     let interfaces: Vec<Value> = ipv4(&record.network)
         .map(|(address, prefix)| {
             json!({
-                "AllowMMDS": false,
-                "InRateLimiter": null,
-                "OutRateLimiter": null,
+                "AllowMMDS": record.metadata,
+                "InRateLimiter": record.interface_limits.rx,
+                "OutRateLimiter": record.interface_limits.tx,
                 "StaticConfiguration": {
                     "MacAddress": record.network.mac,
                     "HostDeviceName": "",
@@ -253,6 +253,7 @@ pub(crate) fn mask(prefix: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use firebuild_vm::hardware::{RateLimiter, TokenBucket};
     use jiff::Timestamp;
 
     use super::{describe, mask};
@@ -274,6 +275,15 @@ mod tests {
             publish: crate::run::publish::parse("8080:80").unwrap(),
             ..NetworkRecord::default()
         };
+        record.metadata = true;
+        record.interface_limits.rx = Some(RateLimiter {
+            bandwidth: Some(TokenBucket {
+                size: 1000,
+                refill_time: 1,
+                one_time_burst: None,
+            }),
+            ops: None,
+        });
         let owned = instances.create(Some("web"), record).unwrap();
         let started = Started {
             format: FORMAT,
@@ -312,6 +322,9 @@ mod tests {
                 "/NetworkInterfaces/0/StaticConfiguration/IPConfiguration/IPMask",
                 "\"ffffff00\"",
             ),
+            ("/NetworkInterfaces/0/AllowMMDS", "true"),
+            ("/NetworkInterfaces/0/InRateLimiter/bandwidth/size", "1000"),
+            ("/NetworkInterfaces/0/OutRateLimiter", "null"),
             ("/Pid/Pid", "0"),
             ("/Type", "\"run\""),
             ("/StartedAtUTC", "1800000000"),

@@ -19,6 +19,9 @@ pub const MAX_METADATA_BYTES: usize = 51_200;
 pub struct Metadata {
     /// Whether asking takes a token that a PUT gives (version 2).
     pub tokens: bool,
+    /// Whether every answer is text, whatever the request accepts (`imds_compat`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text_only: bool,
     /// Kernel modules for the service, in load order: absolute paths in the initrd. The init loads them only when the kernel
     /// does not let it do without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

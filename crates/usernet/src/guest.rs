@@ -90,12 +90,13 @@ pub fn resolv_conf(network: &GuestNetwork, host: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Arguments of passt for a guest with these published ports. `socket` is the number of the descriptor that leads to the guest, `ready` that
+/// Arguments of passt for a guest with these published ports and this MTU in bytes. `socket` is the number of the descriptor that leads to the guest, `ready` that
 /// of the pipe on which it reports that it listens.
 #[must_use]
 pub fn passt_args(
     publish: &[PortPublish],
     host: &HostNetwork,
+    mtu: u32,
     socket: i32,
     ready: i32,
 ) -> Vec<String> {
@@ -123,7 +124,7 @@ pub fn passt_args(
         "--mac-addr",
         &GATEWAY_MAC.to_string(),
         "--mtu",
-        &MTU.to_string(),
+        &mtu.to_string(),
     ]);
     add(&[
         "--address",

@@ -19,7 +19,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
 use crate::guard::{FRAME_BUFFER_BYTES, Framing, Guard, Limits, do_not_block, relay};
-use crate::guest::passt_args;
+use crate::guest::{MTU, passt_args};
 use crate::host::HostNetwork;
 
 /// How long passt may take until it is ready.
@@ -49,7 +49,7 @@ impl UserNetwork {
         let _ = sockopt::set_socket_recv_buffer_size_force(&frames, FRAME_BUFFER_BYTES)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&frames, FRAME_BUFFER_BYTES));
         let mut command = Command::new(program);
-        command.args(passt_args(&[], host, SOCKET, READY));
+        command.args(passt_args(&[], host, MTU, SOCKET, READY));
         let (started, start) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("steps-network".to_owned())

@@ -9,8 +9,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use cpu::{CpuConfig, CpuidLeaf, CpuidModifier, CpuidRegister, MsrModifier};
+pub use metrics::Metrics;
+pub use statistics::BalloonStatistics;
 
 mod cpu;
+mod metrics;
+mod statistics;
 
 /// What a machine has beyond its size. The default is a machine without anything special.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,15 @@ pub struct Hardware {
     /// What the network device may do.
     #[serde(skip_serializing_if = "InterfaceLimits::is_none")]
     pub interface: InterfaceLimits,
+    /// Largest packet of the network device in bytes, without its Ethernet header; `None` is the network's usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// How much of what the guest writes to its serial port is recorded; what exceeds it is dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial_limit: Option<TokenBucket>,
+    /// Where the VMM's metrics go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
 }
 
 impl Hardware {
@@ -253,6 +266,17 @@ pub struct HardwareSupport {
     pub entropy_operations: bool,
     /// Statistics of a balloon.
     pub balloon_statistics: bool,
+    /// Metrics of the VMM.
+    pub metrics: Option<MetricsSupport>,
+    /// A metadata service that answers with text only.
+    pub imds_compat: bool,
+}
+
+/// What can stand in metrics beside the numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSupport {
+    /// The machine's name (`emit_id`) and words of the user's (`properties`).
+    pub labels: bool,
 }
 
 /// A kind of network whose device can be limited.

@@ -33,7 +33,7 @@ use crate::net::{bridge, guard};
 use crate::places::PlaceError;
 use crate::plan::{
     Access, CHANNEL_HOST, CHANNEL_LISTENER, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD,
-    INITRD, LaunchPlan, PlannedFile, PlannedProcess, Role, RunAs,
+    INITRD, LaunchPlan, METRICS_HOST, PlannedFile, PlannedProcess, Role, RunAs,
 };
 use crate::remainder;
 use crate::run_dir::RunDir;
@@ -231,13 +231,18 @@ fn start(plan: &LaunchPlan, machine: &mut Machine) -> Result<(), LaunchError> {
     }
     if let Some(fd) = descriptors.take_if_there(CONSOLE_HOST) {
         let log = &plan.console;
-        let console = Console::open(fd, log).map_err(|source| {
+        let console = Console::open(fd, log, plan.console_limit).map_err(|source| {
             LaunchError::io(
                 LaunchErrorKind::Write(log.path.clone().unwrap_or_default()),
                 source,
             )
         })?;
         machine.set_console(console);
+    }
+    if let (Some(fd), Some(path)) = (descriptors.take_if_there(METRICS_HOST), &plan.metrics) {
+        let metrics = Console::of_metrics(fd, path)
+            .map_err(|source| LaunchError::io(LaunchErrorKind::Write(path.clone()), source))?;
+        machine.set_metrics(metrics);
     }
     machine.set_channel(match descriptors.take_if_there(CHANNEL_LISTENER) {
         Some(listener) => Some(ChannelEnd::Listening(listener)),

@@ -53,6 +53,7 @@ pub struct Machine {
     processes: Vec<Process>,
     guards: Vec<JoinHandle<()>>,
     console: Option<Console>,
+    metrics: Option<Console>,
     channel: Option<ChannelEnd>,
     control: Option<OwnedFd>,
     initrd: Option<OwnedFd>,
@@ -160,6 +161,7 @@ impl Machine {
             processes: Vec::new(),
             guards: Vec::new(),
             console: None,
+            metrics: None,
             channel: None,
             control: None,
             initrd: None,
@@ -189,6 +191,10 @@ impl Machine {
 
     pub(crate) fn set_console(&mut self, console: Console) {
         self.console = Some(console);
+    }
+
+    pub(crate) fn set_metrics(&mut self, metrics: Console) {
+        self.metrics = Some(metrics);
     }
 
     pub(crate) fn set_channel(&mut self, channel: Option<ChannelEnd>) {
@@ -301,7 +307,8 @@ impl Machine {
                 fds.push(PollFd::new(output, PollFlags::IN));
             }
         }
-        if let Some(fd) = self.console.as_ref().and_then(Console::fd) {
+        let recorded = [&self.console, &self.metrics];
+        for fd in recorded.into_iter().flatten().filter_map(Console::fd) {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
     }
@@ -312,8 +319,8 @@ impl Machine {
         for process in &mut self.processes {
             process.pump();
         }
-        if let Some(console) = &mut self.console {
-            console.pump();
+        for recorded in [&mut self.console, &mut self.metrics].into_iter().flatten() {
+            recorded.pump();
         }
         let runs = self.vmm().is_some_and(|process| process.exit.is_none());
         if runs {
@@ -384,8 +391,8 @@ impl Machine {
             self.killed = true;
         }
         self.end_processes(&mut cleanup);
-        if let Some(console) = &mut self.console {
-            console.pump();
+        for recorded in [&mut self.console, &mut self.metrics].into_iter().flatten() {
+            recorded.pump();
         }
         let mut log = Vec::new();
         for process in &mut self.processes {
@@ -399,8 +406,13 @@ impl Machine {
             .as_ref()
             .map(|console| console.last_lines(CONSOLE_LINES))
             .unwrap_or_default();
-        if let Some(error) = self.console.as_mut().and_then(Console::take_log_error) {
-            cleanup.push(CleanupError::new("the console log".to_owned(), error));
+        for (name, recorded) in [
+            ("the console log", &mut self.console),
+            ("the file of metrics", &mut self.metrics),
+        ] {
+            if let Some(error) = recorded.as_mut().and_then(Console::take_log_error) {
+                cleanup.push(CleanupError::new(name.to_owned(), error));
+            }
         }
         let exit = self.vmm().and_then(|process| process.exit);
         let killed = self.killed;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::hardware::InterfaceLimits;
+use crate::hardware::{InterfaceLimits, TokenBucket};
 use crate::places::{Owner, Place};
 use crate::remainder::Remainder;
 use crate::spec::{ConsoleLog, InitrdPart, PortPublish};
@@ -31,6 +31,8 @@ pub const CHANNEL_LISTENER: &str = "channel.listener";
 pub const CONTROL_HOST: &str = "control.host";
 /// Name of the host's end of the guest's serial console.
 pub const CONSOLE_HOST: &str = "console.host";
+/// Name of the host's end of the VMM's metrics.
+pub const METRICS_HOST: &str = "metrics.host";
 /// Name of the memory that holds the initrd.
 pub const INITRD: &str = "initrd";
 
@@ -73,6 +75,15 @@ pub struct LaunchPlan {
     pub monitor: Option<PlannedMonitor>,
     /// Where the console goes.
     pub console: ConsoleLog,
+    /// How much of the console is recorded, where the VMM itself does not limit it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_limit: Option<TokenBucket>,
+    /// The file to which the VMM's metrics are added.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::text::maybe_path"
+    )]
+    pub metrics: Option<PathBuf>,
     /// Things that people should be told once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,

@@ -71,6 +71,9 @@ pub struct MmdsSpec {
     /// How the guest asks.
     #[serde(default)]
     pub version: MmdsVersion,
+    /// Whether every answer is text, as of EC2's service, and never JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imds_compat: bool,
     /// What it finds: a JSON object.
     pub document: serde_json::Value,
 }

@@ -316,6 +316,50 @@ fn firecracker_tells_beforehand_what_it_cannot_do() {
     assert_eq!(text.to_string(), "kvm cannot be used: it is broken");
 }
 
+/// What an older one does not know the host does itself, or the guest's init.
+#[test]
+fn an_older_firecracker_is_told_what_it_knows() {
+    let old = Firecracker {
+        version: Version::new(1, 15, 0),
+        ..firecracker(Way::Root)
+    };
+    let mut wanted = spec("jail");
+    if let firebuild_vm::spec::Network::Bridge(network) = &mut wanted.network {
+        network.netns = None;
+    }
+    wanted.hardware.serial_limit = spec("hardware").hardware.serial_limit;
+    let text = wanted.clone().check(&old.capabilities()).unwrap_err();
+    assert!(text.to_string().contains("have no emit_id"), "{text}");
+    let metrics = wanted.hardware.metrics.as_mut().unwrap();
+    metrics.emit_id = false;
+    metrics.properties.clear();
+    let plan = |backend: &Firecracker| {
+        let checked = wanted.clone().check(&backend.capabilities()).unwrap();
+        let user = Some((1_900_000_000, 1_900_000_000));
+        let dir = RunDir::dry(Path::new("/run/firebuild"), "golden", user).unwrap();
+        backend.plan(&checked, &dir).unwrap()
+    };
+    let told = |plan: &firebuild_vm::LaunchPlan, path: &str| {
+        let requests = &plan.api.as_ref().unwrap().requests;
+        let found = requests.iter().find(|request| request.path == path);
+        found.map(|request| request.body.clone())
+    };
+    let (before, now) = (plan(&old), plan(&firecracker(Way::Root)));
+    assert_eq!(before.console_limit, wanted.hardware.serial_limit);
+    assert_eq!(told(&before, "/serial"), None);
+    assert_eq!(now.console_limit, None);
+    assert!(told(&now, "/serial").unwrap()["rate_limiter"].is_object());
+    for (plan, mtu) in [(before, None), (now, Some(1400))] {
+        let interface = told(&plan, "/network-interfaces/eth0").unwrap();
+        assert_eq!(
+            interface.get("mtu").and_then(serde_json::Value::as_u64),
+            mtu
+        );
+        let metrics = serde_json::json!({"metrics_path": "metrics"});
+        assert_eq!(told(&plan, "/metrics"), Some(metrics));
+    }
+}
+
 #[test]
 fn the_text_of_a_spec_reads_back() {
     let names = CASES.iter().map(|(name, _)| *name);

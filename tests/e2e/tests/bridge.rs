@@ -121,12 +121,13 @@ fn a_bridge_leads_out_and_in_and_never_to_the_hosts_loopback() {
         ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null\n\
         ip route add 127.0.0.0/8 via 10.251.0.1\n\
         for k in tcp udp; do net $k 127.0.0.1:4001 & done; net tcp 127.0.0.1:81 & wait\n\
-        cat /etc/resolv.conf; ip addr add 10.251.0.2/22 dev eth0; ip addr del 10.251.0.3/22 dev eth0; net tcp 10.251.0.1:8000";
-    // Its frames are counted on their way, which changes nothing else.
+        cat /etc/resolv.conf; echo mtu $(cat /sys/class/net/eth0/mtu) told $(cut -c4 /sys/class/net/eth0/device/features)\n\
+        ip addr add 10.251.0.2/22 dev eth0; ip addr del 10.251.0.3/22 dev eth0; net tcp 10.251.0.1:8000";
+    // Its frames are smaller than usual and counted on their way, which changes nothing else.
     let limits = home.path().join("limits.json");
     let bucket = r#"{"bandwidth": {"size": 1000000, "refill_time": 100}}"#;
     let interface = format!(
-        r#"{{"network-interfaces": [{{"iface_id": "eth0", "rx_rate_limiter": {bucket}, "tx_rate_limiter": {bucket}}}]}}"#
+        r#"{{"network-interfaces": [{{"iface_id": "eth0", "mtu": 1400, "rx_rate_limiter": {bucket}, "tx_rate_limiter": {bucket}}}]}}"#
     );
     fs_err::write(&limits, interface).unwrap();
     let done = home
@@ -157,6 +158,7 @@ fn a_bridge_leads_out_and_in_and_never_to_the_hosts_loopback() {
         answer("10.251.0.1:8000", "guest");
         answer("198.51.100.1:8000", "guest");
     }
+    assert!(told.contains("mtu 1400 told 1\n"), "{told}");
     assert!(!told.contains("LOOPBACK"), "{told}");
     assert_eq!(told.matches(":4001 none").count(), 4, "{told}");
     assert_eq!(told.matches(":81 none").count(), 2, "{told}");

@@ -275,6 +275,18 @@ fn a_guest_is_one_to_live_with() {
             .out()
             .contains("web")
     );
+    // The balloon's own words come with its first report.
+    let balloon = wait_for("the balloon's statistics", || {
+        let told = lab
+            .fb(["stats", "--no-stream", "--format=json", "web"])
+            .ok();
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let balloon = told["Balloon"].clone();
+        balloon["total_memory"].is_u64().then_some(balloon)
+    });
+    assert_eq!(balloon["target_mib"], 8, "{balloon}");
+    let mtu = "echo $(busybox cat /sys/class/net/eth0/mtu) $(busybox cut -c4 /sys/class/net/eth0/device/features)";
+    assert_eq!(lab.fb(["exec", "web", "sh", "-c", mtu]).out(), "1400 1\n");
     assert!(lab.fb(["top", "web"]).ok().out().contains("httpd"));
 
     // The metadata as the guest sees it, by a token.
@@ -326,6 +338,22 @@ fn a_guest_is_one_to_live_with() {
     assert_eq!(lab.inspect("web")["State"]["ExitCode"], 143);
     lab.until_gone(&before);
 
+    // Its metrics are the user's: those of both starts are there, and stay.
+    let id = lab.inspect("web")["Id"].clone();
+    let _ = lab.fb(["rm", "web"]).ok();
+    let metrics = fs_err::read_to_string(lab.home.path().join("vm.metrics")).unwrap();
+    let lines = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    assert!(lines.len() >= 4, "{metrics}");
+    for line in lines {
+        assert_eq!(
+            (&line["id"], &line["properties"]["team"]),
+            (&id, &Value::from("a"))
+        );
+    }
+
     // A kernel that gives up.
     let script = "echo before; echo 2 >/proc/sys/vm/panic_on_oom; busybox tail /dev/zero";
     let done = lab.done(&["--rm", "--network=none"], script).exits(125);
@@ -348,10 +376,13 @@ const MACHINE: &str = r#"{
          "rate_limiter": {"bandwidth": {"size": 10485760, "refill_time": 100}, "ops": {"size": 1000, "refill_time": 100}}}
     ],
     "network-interfaces": [
-        {"iface_id": "eth0", "rx_rate_limiter": {"bandwidth": {"size": 1048576, "refill_time": 100}},
+        {"iface_id": "eth0", "mtu": 1400, "rx_rate_limiter": {"bandwidth": {"size": 1048576, "refill_time": 100}},
          "tx_rate_limiter": {"bandwidth": {"size": 1048576, "refill_time": 100}}}
     ],
     "balloon": {"amount_mib": 8, "deflate_on_oom": true, "stats_polling_interval_s": 1},
     "entropy": {"rate_limiter": {"bandwidth": {"size": 4096, "refill_time": 100}}},
+    "serial": {"rate_limiter": {"size": 1048576, "refill_time": 100}},
+    "metrics": {"metrics_path": "vm.metrics", "emit_id": true, "properties": {"team": "a"}},
+    "mmds-config": {"imds_compat": true},
     "jailer": {"resource_limit": {"no-file": 512}}
 }"#;

@@ -86,6 +86,7 @@ ask 'GET / HTTP/1.1' | head -n 1
 token=$(ask 'PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 600' | tail -n 1)
 meta() { ask "GET $1 HTTP/1.1\r\nX-metadata-token: $token" | tail -n 1; }
 echo "meta $(meta /latest/meta-data/LocalHostname) $(meta /latest/user-data)"
+echo "text $(ask "GET /latest/meta-data/LocalHostname HTTP/1.1\r\nAccept: application/json\r\nX-metadata-token: $token" | tail -n 1)"
 # The address takes no port from the application.
 nc -l -p 80 >/dev/null & sleep 0.2; kill $! && echo "port 80 is free"
 trap 'rm /tmp/well' USR1
@@ -96,6 +97,12 @@ mkdir -p /tmp; touch /tmp/well; echo ready
 while :; do sleep 0.1; done
 "#;
 
+/// Its machine: a metadata service that answers with text only, and a balloon that tells of the memory.
+const MACHINE: &str = r#"{
+    "mmds-config": {"imds_compat": true},
+    "balloon": {"amount_mib": 16, "deflate_on_oom": true, "stats_polling_interval_s": 1}
+}"#;
+
 #[test]
 fn a_guest_is_as_it_was_asked_for_and_lives_again() {
     let test = "a_guest_is_as_it_was_asked_for_and_lives_again";
@@ -104,7 +111,9 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
     fs_err::write(&key, format!("# mine\n{KEY}\n")).unwrap();
     let more = home.path().join("more.json");
     fs_err::write(&more, r#"{"latest":{"user-data":"hello"}}"#).unwrap();
-    let (key, more) = (key.display().to_string(), more.display().to_string());
+    let machine = home.path().join("machine.json");
+    fs_err::write(&machine, MACHINE).unwrap();
+    let [key, more, machine] = [key, more, machine].map(|path| path.display().to_string());
     let flags = [
         "-d",
         "--name",
@@ -131,6 +140,8 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
         &key,
         "--metadata",
         &more,
+        "--machine-config",
+        &machine,
         "--stop-timeout",
         "60",
     ];
@@ -149,6 +160,7 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
         "keys 1000:1000 700 1000:1000 600",
         "HTTP/1.1 401 Unauthorized",
         "meta box hello",
+        "text box",
         "port 80 is free",
     ] {
         assert!(
@@ -166,6 +178,18 @@ fn a_guest_is_as_it_was_asked_for_and_lives_again() {
             .abs_diff(date.unwrap().trim().parse().unwrap())
             < 90
     );
+
+    // Its balloon's words: the size that was asked for, and the memory by the guest's driver.
+    let mut balloon = serde_json::Value::Null;
+    until("the balloon's statistics", || {
+        let told = fb(&home, &["stats", "--no-stream", "--format=json", "g"]).ok();
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        balloon = told["Balloon"].clone();
+        balloon["actual_mib"] == 16 && balloon["total_memory"].is_u64()
+    });
+    for name in ["free_memory", "available_memory", "minor_faults"] {
+        assert!(balloon[name].as_u64().unwrap() > 0, "{balloon}");
+    }
 
     // Its health, by the image's own check.
     let health = |word: &str| {

@@ -26,8 +26,14 @@ fn a_guest_reaches_the_outside_and_not_the_hosts_loopback() {
         echo 1000 >/proc/sys/net/ipv6/neigh/eth0/retrans_time_ms\n\
         for k in tcp udp; do\n\
         for a in 198.51.100.2:4000 [2001:db8::2]:4000 10.0.2.2:4001 10.0.2.3:4001 198.51.100.1:4001; do net $k $a; done\n\
-        done; net tcp 198.51.100.2:4999";
-    let done = home.fb(["run", "--rm", "net:1", "--", script]).ok();
+        done; net tcp 198.51.100.2:4999; echo mtu $(cat /sys/class/net/eth0/mtu)";
+    let machine = home.path().join("machine.json");
+    let interface = r#"{"network-interfaces": [{"iface_id": "eth0", "mtu": 1280}]}"#;
+    fs_err::write(&machine, interface).unwrap();
+    let machine = format!("--machine-config={}", machine.display());
+    let done = home
+        .fb(["run", "--rm", &machine, "net:1", "--", script])
+        .ok();
     let told = done.out();
     for kind in ["tcp", "udp"] {
         for address in ["198.51.100.2:4000", "[2001:db8::2]:4000"] {
@@ -49,6 +55,7 @@ fn a_guest_reaches_the_outside_and_not_the_hosts_loopback() {
         told.contains(":4999 none (Connection refused"),
         "a refusal is no time-out: {told}"
     );
+    assert!(told.contains("mtu 1280\n"), "{told}");
     assert_eq!(machines_here(), Vec::<String>::new());
 
     let done = home

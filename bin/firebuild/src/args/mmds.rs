@@ -35,6 +35,7 @@ impl MmdsArgs {
                 Version::V1 => MmdsVersion::V1,
                 Version::V2 => MmdsVersion::V2,
             },
+            imds_compat: false,
             files: self.metadata.clone(),
             env: self.mmds_env,
         })

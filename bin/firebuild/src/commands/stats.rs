@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use firebuild_engine::instance::Record;
 use firebuild_engine::paths::Paths;
-use firebuild_engine::session::{Sample, Stats};
+use firebuild_engine::session::{BalloonStatistics, Sample, Stats};
 use firebuild_engine::{inspect, ls};
 use serde_json::json;
 
@@ -33,19 +33,25 @@ struct Seen {
     name: String,
     before: Option<Sample>,
     last: Option<Sample>,
+    balloon: Option<BalloonStatistics>,
     over: bool,
 }
 
 /// News of a VM, by its id.
-type News = (String, Option<Sample>);
+type News = (String, Option<(Sample, Option<BalloonStatistics>)>);
 
 /// Runs the command.
 pub(crate) fn run(paths: &Paths, args: &StatsArgs) -> Done {
     let (news, samples) = channel();
     let mut seen = BTreeMap::new();
-    let interval = if args.no_stream { SHORT } else { INTERVAL };
+    let watching = Watching {
+        paths,
+        interval: if args.no_stream { SHORT } else { INTERVAL },
+        with_balloon: args.format == Format::Json,
+        news,
+    };
     if args.vms.is_empty() {
-        look(paths, interval, &news, &mut seen)?;
+        watching.look(&mut seen)?;
     }
     for vm in &args.vms {
         // By its own id, so that one that is named twice is one.
@@ -57,7 +63,7 @@ pub(crate) fn run(paths: &Paths, args: &StatsArgs) -> Done {
                 .unwrap_or_default()
         };
         let name = text("/Name").trim_start_matches('/').to_owned();
-        watch(paths, text("/Id"), &name, interval, &news, &mut seen)?;
+        watching.watch(text("/Id"), &name, &mut seen)?;
     }
     if args.no_stream {
         once(&samples, &mut seen);
@@ -72,7 +78,7 @@ pub(crate) fn run(paths: &Paths, args: &StatsArgs) -> Done {
         }
         seen.retain(|_, vm: &mut Seen| !vm.over);
         if args.vms.is_empty() {
-            look(paths, interval, &news, &mut seen)?;
+            watching.look(&mut seen)?;
         } else if seen.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -80,64 +86,76 @@ pub(crate) fn run(paths: &Paths, args: &StatsArgs) -> Done {
     }
 }
 
-/// Begins to watch what runs and is not watched yet. One that has just ended is none.
-fn look(
-    paths: &Paths,
+/// How VMs are watched.
+struct Watching<'a> {
+    paths: &'a Paths,
     interval: Duration,
-    news: &Sender<News>,
-    seen: &mut BTreeMap<String, Seen>,
-) -> Result<(), Failure> {
-    for listed in ls::ls(paths, false)?.instances {
-        let Record { id, name, .. } = &listed.record;
-        if !seen.contains_key(id.as_str()) {
-            let _ = watch(paths, id.as_str(), name, interval, news, seen);
-        }
-    }
-    Ok(())
+    /// Whether their balloons are asked, too.
+    with_balloon: bool,
+    news: Sender<News>,
 }
 
-/// Watches a VM in a thread of its own: one that does not answer holds up no other.
-fn watch(
-    paths: &Paths,
-    id: &str,
-    name: &str,
-    interval: Duration,
-    news: &Sender<News>,
-    seen: &mut BTreeMap<String, Seen>,
-) -> Result<(), Failure> {
-    let begun = Stats::begin(paths, id, Some(interval));
-    let vm = Seen {
-        name: name.to_owned(),
-        ..Seen::default()
-    };
-    // One that is paused runs too; it has no numbers.
-    let mut stats = match begun {
-        Ok(stats) => stats,
-        Err(error) if error.kind() == firebuild_engine::instance::InstanceErrorKind::Control => {
-            seen.insert(id.to_owned(), vm);
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    seen.insert(id.to_owned(), vm);
-    let (id, news) = (id.to_owned(), news.clone());
-    let listen = move || {
-        loop {
-            let sample = stats.next_sample();
-            let is_last = sample.is_none();
-            if news.send((id.clone(), sample)).is_err() || is_last {
-                return;
+impl Watching<'_> {
+    /// Begins to watch what runs and is not watched yet. One that has just ended is none.
+    fn look(&self, seen: &mut BTreeMap<String, Seen>) -> Result<(), Failure> {
+        for listed in ls::ls(self.paths, false)?.instances {
+            let Record { id, name, .. } = &listed.record;
+            if !seen.contains_key(id.as_str()) {
+                let _ = self.watch(id.as_str(), name, seen);
             }
         }
-    };
-    std::thread::Builder::new().spawn(listen)?;
-    Ok(())
+        Ok(())
+    }
+
+    /// Watches a VM in a thread of its own: one that does not answer holds up no other.
+    fn watch(
+        &self,
+        id: &str,
+        name: &str,
+        seen: &mut BTreeMap<String, Seen>,
+    ) -> Result<(), Failure> {
+        let begun = Stats::begin(self.paths, id, Some(self.interval));
+        let vm = Seen {
+            name: name.to_owned(),
+            ..Seen::default()
+        };
+        // One that is paused runs too; it has no numbers.
+        let mut stats = match begun {
+            Ok(stats) => stats,
+            Err(error)
+                if error.kind() == firebuild_engine::instance::InstanceErrorKind::Control =>
+            {
+                seen.insert(id.to_owned(), vm);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        seen.insert(id.to_owned(), vm);
+        let (id, news, with_balloon) = (id.to_owned(), self.news.clone(), self.with_balloon);
+        let listen = move || {
+            loop {
+                let told = stats.next_sample().map(|sample| {
+                    let balloon = with_balloon.then(|| stats.balloon()).flatten();
+                    (sample, balloon)
+                });
+                let is_last = told.is_none();
+                if news.send((id.clone(), told)).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(listen)?;
+        Ok(())
+    }
 }
 
-fn take((id, sample): News, seen: &mut BTreeMap<String, Seen>) {
+fn take((id, told): News, seen: &mut BTreeMap<String, Seen>) {
     let Some(vm) = seen.get_mut(&id) else { return };
-    match sample {
-        Some(sample) => vm.before = vm.last.replace(sample),
+    match told {
+        Some((sample, balloon)) => {
+            vm.before = vm.last.replace(sample);
+            vm.balloon = balloon;
+        }
         None => vm.over = true,
     }
 }
@@ -203,7 +221,7 @@ fn line(id: &str, vm: &Seen) -> serde_json::Value {
     json!({
         "ID": id[..id.len().min(12)], "Name": vm.name, "CPUPerc": row.cpu, "MemUsage": row.memory,
         "MemPerc": row.memory_percent, "NetIO": row.network, "BlockIO": row.disks, "Disk": row.disk,
-        "PIDs": row.processes, "Sample": vm.last,
+        "PIDs": row.processes, "Sample": vm.last, "Balloon": vm.balloon,
     })
 }
 

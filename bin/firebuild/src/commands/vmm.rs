@@ -54,6 +54,9 @@ pub(super) fn apply(
         request.memory_mib = config.memory_mib.unwrap_or(request.memory_mib);
         request.kernel_args = config.kernel_args;
         request.hardware = config.hardware;
+        if let Some(mmds) = &mut request.mmds {
+            mmds.imds_compat = config.imds_compat;
+        }
         request.root_disk = config.root_disk;
         request.scratch_disk = config.scratch_disk;
     }

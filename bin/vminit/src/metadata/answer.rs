@@ -44,13 +44,23 @@ impl Answer {
     }
 }
 
+/// What requests are answered from.
+pub(super) struct Answered<'a> {
+    /// The tokens that were given out, where asking takes one.
+    pub(super) tokens: &'a mut Option<Tokens>,
+    /// Whether no answer is JSON, whatever the request accepts.
+    pub(super) text_only: bool,
+    /// The document.
+    pub(super) document: &'a Document,
+}
+
 /// The whole answer, head and body.
-pub(super) fn to(incoming: &Incoming, tokens: &mut Option<Tokens>, document: &Document) -> Vec<u8> {
+pub(super) fn to(incoming: &Incoming, from: &mut Answered<'_>) -> Vec<u8> {
     let answer = match incoming {
         Incoming::Bad(problem) => Answer::text(BAD_REQUEST, *problem),
         Incoming::Request(request) => match request.method.as_str() {
-            "GET" => get(request, tokens.as_ref(), document),
-            "PUT" => put(request, tokens),
+            "GET" => get(request, from),
+            "PUT" => put(request, from.tokens),
             _ => Answer {
                 headers: "Allow: GET, PUT\r\n".to_owned(),
                 ..Answer::text("405 Method Not Allowed", "Not allowed HTTP method.")
@@ -109,8 +119,9 @@ fn put(request: &Request, tokens: &mut Option<Tokens>) -> Answer {
     }
 }
 
-fn get(request: &Request, tokens: Option<&Tokens>, document: &Document) -> Answer {
-    if let Some(tokens) = tokens {
+fn get(request: &Request, from: &Answered<'_>) -> Answer {
+    let document = from.document;
+    if let Some(tokens) = from.tokens.as_ref() {
         match request.header(&TOKEN) {
             None => {
                 return Answer::text(
@@ -137,7 +148,7 @@ fn get(request: &Request, tokens: Option<&Tokens>, document: &Document) -> Answe
             .flatten()
             .any(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
     });
-    if wants_json {
+    if wants_json && !from.text_only {
         let body = match found {
             Found::All => serde_json::to_string(document),
             Found::Value(value) => serde_json::to_string(value),
@@ -224,7 +235,7 @@ mod tests {
 
     use super::super::request::parse;
     use super::super::tokens::Tokens;
-    use super::to;
+    use super::{Answered, to};
 
     fn document() -> Document {
         let value = json!({
@@ -247,8 +258,17 @@ mod tests {
 
     /// The status and the body.
     fn ask(text: &str, tokens: &mut Option<Tokens>) -> (u16, String) {
+        ask_one(text, tokens, false)
+    }
+
+    fn ask_one(text: &str, tokens: &mut Option<Tokens>, text_only: bool) -> (u16, String) {
         let request = parse(text.as_bytes()).unwrap();
-        let answer = String::from_utf8(to(&request, tokens, &document())).unwrap();
+        let mut from = Answered {
+            tokens,
+            text_only,
+            document: &document(),
+        };
+        let answer = String::from_utf8(to(&request, &mut from)).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         (head[9..12].parse().unwrap(), body.to_owned())
@@ -290,6 +310,9 @@ mod tests {
         );
         let (_, body) = get("/", json, &mut none);
         assert_eq!(serde_json::from_str::<Document>(&body).unwrap(), document());
+        let request = format!("GET /latest/meta-data/VMMID HTTP/1.1\r\n{json}\r\n");
+        let (code, body) = ask_one(&request, &mut none, true);
+        assert_eq!((code, body.starts_with('"')), (200, false), "{body}");
         // A token is no harm.
         let (code, _) = get("/", "X-metadata-token: x\r\n", &mut none);
         assert_eq!(code, 200);

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 
 use firebuild_guest_proto::{Cidr, Interface, InterfaceRef};
 use firebuild_oci::Healthcheck;
+use firebuild_vm::hardware::InterfaceLimits;
 use firebuild_vm::spec::PortPublish;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,12 @@ pub struct Record {
     /// It is there for one who is attached: when that one's input ends, it ends.
     #[serde(default)]
     pub stdin_once: bool,
+    /// The guest finds a metadata document.
+    #[serde(default)]
+    pub metadata: bool,
+    /// What its network device may do.
+    #[serde(default, skip_serializing_if = "InterfaceLimits::is_none")]
+    pub interface_limits: InterfaceLimits,
 }
 
 impl Record {

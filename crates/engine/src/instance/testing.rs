@@ -38,5 +38,7 @@ pub(crate) fn record() -> Record {
         terminal: false,
         stdin: false,
         stdin_once: false,
+        metadata: false,
+        interface_limits: firebuild_vm::hardware::InterfaceLimits::default(),
     }
 }

@@ -9,6 +9,7 @@
 //! | `{"do":"restart","graceMs":10000,"signal":null}` | `{"done":true}` at once |
 //! | `{"do":"kill","signal":15}`, `{"do":"kill","signal":null}` | `{"done":true}` at once |
 //! | `{"do":"mmdsGet"}`, `{"do":"mmdsPut","document":{}}`, `{"do":"mmdsPatch","document":{}}` | `{"done":true}`, with the `document` |
+//! | `{"do":"balloon"}` | `{"done":true}` with the `balloon`'s statistics when the VMM has told them |
 //! | `{"do":"wait"}` | how it ended, when it has |
 //! | `{"do":"pause"}`, `{"do":"unpause"}` | `{"done":true}` when it has been done |
 //! | `{"do":"session"}`, `{"do":"attach"}` | `{"done":true}`, then the guest protocol ([`super::sessions`]) |
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use firebuild_guest_proto::metadata::Document;
 use firebuild_vm::RunDir;
+use firebuild_vm::hardware::BalloonStatistics;
 use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,8 @@ pub enum Request {
         /// The document.
         document: Document,
     },
+    /// Give what the balloon tells of the guest's memory.
+    Balloon,
     /// Say when it has ended, and how.
     Wait,
     /// Stop its processors.
@@ -131,6 +135,9 @@ pub struct Answer {
     /// For `mmdsGet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Document>,
+    /// For `balloon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Box<BalloonStatistics>>,
     /// For `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -144,6 +151,7 @@ impl Answer {
             done: true,
             problem: None,
             document: None,
+            balloon: None,
             ended: None,
         }
     }
@@ -154,6 +162,7 @@ impl Answer {
             done: false,
             problem: Some(problem.into()),
             document: None,
+            balloon: None,
             ended: None,
         }
     }
@@ -387,9 +396,11 @@ pub(crate) fn open(
     let patience = match request {
         Request::Wait => None,
         // The VMM is asked, which may have to finish with its disks first.
-        Request::Pause | Request::Unpause | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
-            Some(VMM_PATIENCE)
-        }
+        Request::Pause
+        | Request::Unpause
+        | Request::Balloon
+        | Request::MmdsPut { .. }
+        | Request::MmdsPatch { .. } => Some(VMM_PATIENCE),
         _ => Some(PATIENCE),
     };
     stream.set_read_timeout(patience).map_err(failed)?;

@@ -59,6 +59,8 @@ pub(crate) struct EventLoop<'a, 'f> {
     changing: bool,
     /// The VMM is about to have another metadata document.
     putting: bool,
+    /// The VMM is about to tell what its balloon does; the number of the work.
+    asking: Option<u64>,
     phase: Phase,
     /// Why the machine was ended by this side.
     ended_by: Option<EndedBy>,
@@ -169,6 +171,7 @@ impl<'a, 'f> EventLoop<'a, 'f> {
             paused: false,
             changing: false,
             putting: false,
+            asking: None,
             phase: Phase::Booting,
             ended_by: None,
             deadline: None,

@@ -126,8 +126,11 @@ fn launch_in(
                 error,
             )
         })?;
-    let vmm =
-        Vmm::new(backend, machine.take_control()).serving_metadata(checked.spec().mmds.is_some());
+    let spec = checked.spec();
+    let balloon = spec.hardware.balloon.as_ref();
+    let vmm = Vmm::new(backend, machine.take_control())
+        .serving_metadata(spec.mmds.is_some())
+        .with_statistics(balloon.is_some_and(|balloon| balloon.stats_polling_interval_s > 0));
     Ok(Launched {
         machine,
         agent,
@@ -174,6 +177,7 @@ fn metadata(
     } else {
         guest.metadata = Some(Metadata {
             tokens: mmds.version == MmdsVersion::V2,
+            text_only: mmds.imds_compat,
             modules: order.metadata_modules.clone(),
             document: document.clone(),
         });

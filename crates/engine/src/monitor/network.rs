@@ -36,7 +36,8 @@ pub(super) fn join(
         };
         Error::caused(kind, "no network for the machine", error)
     })?;
-    let interface = joined.interface();
+    let mut interface = joined.interface();
+    interface.mtu = spec.hardware.mtu.map(u32::from);
     let told = &owned.instance().record().network;
     let record = Record {
         network: told.clone().with_interface(&interface),

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use firebuild_guest_proto::metadata::Document;
 use firebuild_vm::backend::ControlError;
+use firebuild_vm::hardware::BalloonStatistics;
 use firebuild_vm::{Backend, Control};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Resume,
     /// Give the guest this document.
     Metadata(Document),
+    /// Say what the balloon tells of the guest's memory.
+    Balloon,
 }
 
 impl Command {
@@ -32,6 +35,7 @@ impl Command {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Metadata(_) => "metadata",
+            Self::Balloon => "balloon",
         }
     }
 }
@@ -42,7 +46,8 @@ pub(crate) struct Done {
     /// Its number.
     pub(crate) work: u64,
     pub(crate) command: Command,
-    pub(crate) result: Result<(), ControlError>,
+    /// With what it told, where it was asked.
+    pub(crate) result: Result<Option<Box<BalloonStatistics>>, ControlError>,
 }
 
 /// A VMM that can be told something.
@@ -50,6 +55,7 @@ pub(crate) struct Vmm {
     backend: Option<Box<dyn Backend>>,
     connection: Option<OwnedFd>,
     serves_metadata: bool,
+    has_statistics: bool,
     thread: Option<Thread>,
     next: u64,
     open: usize,
@@ -69,6 +75,7 @@ impl Vmm {
             backend: Some(backend),
             connection,
             serves_metadata: false,
+            has_statistics: false,
             thread: None,
             next: 0,
             open: 0,
@@ -81,6 +88,19 @@ impl Vmm {
             serves_metadata,
             ..self
         }
+    }
+
+    /// Says whether there is a balloon that tells of the guest's memory.
+    pub(crate) fn with_statistics(self, has_statistics: bool) -> Self {
+        Self {
+            has_statistics,
+            ..self
+        }
+    }
+
+    /// Whether there is a balloon that tells of the guest's memory.
+    pub(crate) fn has_statistics(&self) -> bool {
+        self.has_statistics
     }
 
     /// Whether the VMM serves the guest's metadata.
@@ -157,20 +177,21 @@ fn obey(
         let mut result = match connection.take().map(|taken| backend.control(taken)) {
             Some(Ok(connected)) => {
                 control = Some(connected);
-                Ok(())
+                Ok(None)
             }
             Some(Err(error)) => Err(error),
             // An earlier command found no way to it.
             None if control.is_none() => Err(ControlError::lost(command.name())),
-            None => Ok(()),
+            None => Ok(None),
         };
         if let Some(control) = &mut control {
             result = match &command {
-                Command::Pause => control.pause(),
-                Command::Resume => control.resume(),
+                Command::Pause => control.pause().map(|()| None),
+                Command::Resume => control.resume().map(|()| None),
                 Command::Metadata(document) => {
-                    control.put_metadata(&document.clone().into()).map(drop)
+                    control.put_metadata(&document.clone().into()).map(|_| None)
                 }
+                Command::Balloon => control.balloon_statistics().map(Box::new).map(Some),
             };
         }
         let done = Done {

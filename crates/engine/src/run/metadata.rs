@@ -31,6 +31,8 @@ const LARGEST_FILE: u64 = 1 << 20;
 pub struct Mmds {
     /// How the guest asks.
     pub version: MmdsVersion,
+    /// Whether every answer is text, as of EC2's service, and never JSON.
+    pub imds_compat: bool,
     /// Files whose members are merged into the document, in this order.
     pub files: Vec<PathBuf>,
     /// Put the values of `--env` and `--env-file` into the document.

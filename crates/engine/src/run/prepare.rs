@@ -111,6 +111,11 @@ pub(crate) fn prepare(
     let mut guest = guest(request, &image, size, overlay, &id)?;
     notices.extend(network::configure(&mut guest.config, mode, host));
     notices.extend(network::address_notice(request, mode));
+    if let (Some(mtu), Some(interface)) =
+        (request.hardware.mtu, guest.config.interfaces.first_mut())
+    {
+        interface.mtu = Some(mtu.into());
+    }
     let (hosts, gateway_names) = request.names.entries(mode != NetworkMode::None)?;
     guest.config.hosts = hosts;
     guest.config.resolver = request.names.resolver(guest.config.resolver.take());
@@ -145,6 +150,7 @@ pub(crate) fn prepare(
         };
         spec.mmds = Some(MmdsSpec {
             version: wanted.version,
+            imds_compat: wanted.imds_compat,
             document: document(wanted, request, &guest.config, &subject)?.into(),
         });
     }
@@ -445,6 +451,8 @@ fn record(
         terminal: request.terminal,
         stdin: request.stdin,
         stdin_once: false,
+        metadata: request.mmds.is_some(),
+        interface_limits: request.hardware.interface.clone(),
     }
 }
 

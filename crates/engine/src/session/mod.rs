@@ -27,6 +27,7 @@ pub use cp::{CopyRequest, Direction, LocalEnd, cp};
 pub use detach_keys::{DetachKeys, DetachKeysError};
 pub use exec::{ExecRequest, exec};
 pub use firebuild_guest_proto::sample::{ProcessInfo, ProcessList, Sample};
+pub use firebuild_vm::hardware::BalloonStatistics;
 pub use pause::{pause, unpause};
 pub use stats::{Stats, stats};
 pub use top::top;

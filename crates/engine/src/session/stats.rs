@@ -6,9 +6,12 @@ use std::time::Duration;
 use firebuild_guest_proto::SessionWork;
 use firebuild_guest_proto::sample::Sample;
 
+use firebuild_vm::hardware::BalloonStatistics;
+
 use super::connect::running;
 use super::quiet::Quiet;
-use crate::instance::InstanceError;
+use crate::instance::{Instance, InstanceError};
+use crate::monitor::control::{Request, ask};
 use crate::paths::Paths;
 
 /// The longest line of a sample.
@@ -20,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Stats {
     lines: BufReader<Quiet>,
+    instance: Instance,
+    /// Whether its VMM has always answered.
+    answers: bool,
 }
 
 impl Stats {
@@ -39,7 +45,24 @@ impl Stats {
         };
         Ok(Self {
             lines: BufReader::new(Quiet::begin(&instance, &work, Some(PATIENCE))?),
+            instance,
+            answers: true,
         })
+    }
+
+    /// What its balloon tells of the guest's memory now; `None` where there is none that does.
+    pub fn balloon(&mut self) -> Option<BalloonStatistics> {
+        if !self.answers {
+            return None;
+        }
+        match ask(&self.instance, &Request::Balloon) {
+            Ok(answer) => answer?.balloon.map(|balloon| *balloon),
+            Err(_) => {
+                // One that hangs must not hold up every sample.
+                self.answers = false;
+                None
+            }
+        }
     }
 
     /// The next sample; waits for it. `None` at the end, and for a guest that makes no sense.

@@ -4,12 +4,14 @@
 //! What firebuild decides itself (the kernel, files of disks, tap devices) is not in it, and a field that is not known is
 //! an error. A section `jailer` says what the jailer's flags say. `docs/formats/machine-config.md` has the list.
 
+mod refused;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use firebuild_vm::hardware::{
     Balloon, Cache, CpuConfig, CpuTemplate, DiskSettings, Hardware, HugePages, InterfaceLimits,
-    IoEngine, RateLimiter,
+    IoEngine, Metrics, RateLimiter, TokenBucket,
 };
 use serde::Deserialize;
 
@@ -35,6 +37,8 @@ pub struct MachineConfig {
     pub root_disk: DiskSettings,
     /// How the work of the scratch disk is done.
     pub scratch_disk: DiskSettings,
+    /// Whether the metadata service answers with text only.
+    pub imds_compat: bool,
     jailer: Jailer,
 }
 
@@ -48,6 +52,9 @@ struct File {
     network_interfaces: Vec<Interface>,
     balloon: Option<Balloon>,
     entropy: Option<Entropy>,
+    serial: Serial,
+    metrics: Option<Metrics>,
+    mmds_config: Mmds,
     jailer: Jailer,
 }
 
@@ -110,6 +117,8 @@ enum DriveId {
 struct Interface {
     iface_id: InterfaceId,
     #[serde(default)]
+    mtu: Option<u16>,
+    #[serde(default)]
     rx_rate_limiter: Option<RateLimiter>,
     #[serde(default)]
     tx_rate_limiter: Option<RateLimiter>,
@@ -125,6 +134,18 @@ enum InterfaceId {
 #[serde(deny_unknown_fields, default)]
 struct Entropy {
     rate_limiter: Option<RateLimiter>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Serial {
+    rate_limiter: Option<TokenBucket>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mmds {
+    imds_compat: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -162,7 +183,11 @@ impl MachineConfig {
                 cause,
             )
         };
-        let file: File = read_json(path).map_err(&wrong)?;
+        let file: File = read_json(path).map_err(|cause| {
+            // Why not is more than that it is not known.
+            let reason = read_json(path).ok().and_then(|file| refused::reason(&file));
+            wrong(reason.map_or(cause, Into::into))
+        })?;
         let base = path.parent().unwrap_or(Path::new(""));
         Self::of(file, base).map_err(wrong)
     }
@@ -186,7 +211,14 @@ impl MachineConfig {
                 balloon: file.balloon,
                 entropy_limit: file.entropy.and_then(|entropy| entropy.rate_limiter),
                 interface: InterfaceLimits::default(),
+                mtu: None,
+                serial_limit: file.serial.rate_limiter,
+                metrics: file
+                    .metrics
+                    .map(|metrics| absolute(metrics, base))
+                    .transpose()?,
             },
+            imds_compat: file.mmds_config.imds_compat,
             jailer: file.jailer,
             ..Self::default()
         };
@@ -209,11 +241,13 @@ impl MachineConfig {
         let mut interfaces = file.network_interfaces.into_iter();
         if let Some(Interface {
             iface_id: InterfaceId::First,
+            mtu,
             rx_rate_limiter: rx,
             tx_rate_limiter: tx,
         }) = interfaces.next()
         {
             config.hardware.interface = InterfaceLimits { rx, tx };
+            config.hardware.mtu = mtu;
         }
         if interfaces.next().is_some() {
             return Err("network-interfaces: eth0 is there twice".into());
@@ -233,6 +267,12 @@ impl MachineConfig {
         wanted.max_file_bytes = jailer.resource_limit.fsize;
         wanted.max_open_files = jailer.resource_limit.no_file;
     }
+}
+
+/// Metrics whose file is seen from the directory of the configuration.
+fn absolute(mut metrics: Metrics, base: &Path) -> Result<Metrics, crate::error::Cause> {
+    metrics.metrics_path = std::path::absolute(base.join(&metrics.metrics_path))?;
+    Ok(metrics)
 }
 
 /// The words of a kernel command line; spaces inside of double quotes divide nothing (`lib/cmdline.c`, `next_arg`).
@@ -302,10 +342,13 @@ mod tests {
              "rate_limiter": {"ops": {"size": 5, "refill_time": 10, "one_time_burst": 7}}}
         ],
         "network-interfaces": [
-            {"iface_id": "eth0", "rx_rate_limiter": {"bandwidth": {"size": 1, "refill_time": 2}}}
+            {"iface_id": "eth0", "mtu": 1400, "rx_rate_limiter": {"bandwidth": {"size": 1, "refill_time": 2}}}
         ],
         "balloon": {"amount_mib": 1, "deflate_on_oom": true},
         "entropy": {"rate_limiter": {"bandwidth": {"size": 1, "refill_time": 2}}},
+        "serial": {"rate_limiter": {"size": 65536, "refill_time": 1000}},
+        "metrics": {"metrics_path": "vm.metrics", "emit_id": true, "properties": {"team": "a"}},
+        "mmds-config": {"imds_compat": true},
         "jailer": {"uid": 7, "gid": 8, "cgroup_version": 2, "parent_cgroup": "vms",
                    "cgroup": {"memory.max": "1000"}, "resource_limit": {"fsize": 9, "no-file": 10}}
     }"#;
@@ -320,6 +363,11 @@ mod tests {
         assert_eq!(hardware.cpu_template, Some(CpuTemplate::T2));
         assert_eq!(hardware.huge_pages, HugePages::TwoMib);
         assert!(hardware.interface.rx.is_some() && hardware.interface.tx.is_none());
+        assert_eq!(hardware.mtu, Some(1400));
+        assert_eq!(hardware.serial_limit.map(|limit| limit.size), Some(65536));
+        let metrics = hardware.metrics.as_ref().unwrap();
+        assert!(metrics.metrics_path.is_absolute() && metrics.metrics_path.ends_with("vm.metrics"));
+        assert!(metrics.emit_id && metrics.properties["team"] == "a" && config.imds_compat);
         assert_eq!(config.root_disk.io_engine, Some(IoEngine::Async));
         assert_eq!(config.scratch_disk.cache, Some(Cache::Writeback));
         let ops = config.scratch_disk.rate_limiter.unwrap().ops.unwrap();
@@ -361,15 +409,28 @@ mod tests {
             (r#"{"machine-config": {"vcpus": 1}}"#, "vcpus"),
             (
                 r#"{"drives": [{"drive_id": "root", "path_on_host": "/x"}]}"#,
-                "path_on_host",
+                "drives.path_on_host: 'root' is the image",
             ),
+            (r#"{"pmem": []}"#, "pmem: the image is a disk"),
             (r#"{"drives": [{"drive_id": "data"}]}"#, "data"),
             (
                 r#"{"drives": [{"drive_id": "root"}, {"drive_id": "root"}]}"#,
                 "twice",
             ),
             (r#"{"network-interfaces": [{"iface_id": "eth1"}]}"#, "eth1"),
-            (r#"{"cpu-config": {"reg_modifiers": []}}"#, "reg_modifiers"),
+            (
+                r#"{"cpu-config": {"reg_modifiers": []}}"#,
+                "they are of ARM",
+            ),
+            (
+                r#"{"serial": {"serial_out_path": "/x"}}"#,
+                "firebuild logs --console",
+            ),
+            (r#"{"metrics": {}}"#, "metrics_path"),
+            (
+                r#"{"mmds-config": {"ipv4_address": "1.2.3.4"}}"#,
+                "ipv4_address",
+            ),
             (r#"{"cpu-config": "missing.json"}"#, "missing.json"),
             (r#"{"machine-config": {"huge_pages": "1G"}}"#, "1G"),
             (r#"{"jailer": {"resource_limit": {"cpu": 1}}}"#, "cpu"),

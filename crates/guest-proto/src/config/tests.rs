@@ -63,6 +63,7 @@ fn full() -> RunConfig {
     });
     config.metadata = Some(Metadata {
         tokens: true,
+        text_only: true,
         modules: vec!["/firebuild/modules/veth.ko".to_owned()],
         document: Document::from_iter([("a".to_owned(), "b".into())]),
     });
@@ -105,7 +106,7 @@ fn the_text_form_is_pinned() {
         r#""scratch":{"serial":"firebuild-scratch"}},"modules":["/firebuild/modules/virtio.ko"],"#,
         r#""terminal":{"rows":24,"columns":80},"stdin":true,"stop_signal":2,"system":{"argv":[],"application":true},"#,
         r#""health":{"argv":["ok"],"interval_ms":1,"timeout_ms":2,"start_period_ms":3,"start_interval_ms":4,"retries":5},"#,
-        r#""metadata":{"tokens":true,"modules":["/firebuild/modules/veth.ko"],"document":{"a":"b"}},"#,
+        r#""metadata":{"tokens":true,"text_only":true,"modules":["/firebuild/modules/veth.ko"],"document":{"a":"b"}},"#,
         r#""clock_unix_ns":1800000000000000000,"#,
         r#""entropy":"0102ff","log_level":"debug","channel":{"kind":"virtio-serial","name":"firebuild.channel"}}"#,
     );

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::{DNS_IPV4, guest_network, passt_args};
+use super::{DNS_IPV4, MTU, guest_network, passt_args};
 use crate::host::HostNetwork;
 use crate::publish::{PortPublish, Protocol};
 
@@ -35,20 +35,20 @@ fn a_name_server_on_the_hosts_loopback_is_forwarded_to() {
     let local = host(true, false, &[]);
     assert_eq!(guest_network(&local).nameservers, [IpAddr::V4(DNS_IPV4)]);
     assert!(has(
-        &passt_args(&[], &local, 3, 4),
+        &passt_args(&[], &local, MTU, 3, 4),
         &["--dns-forward", "10.0.2.3"]
     ));
     let remote = host(true, false, &["192.0.2.1"]);
-    assert!(!passt_args(&[], &remote, 3, 4).contains(&"--dns-forward".to_owned()));
+    assert!(!passt_args(&[], &remote, MTU, 3, 4).contains(&"--dns-forward".to_owned()));
 }
 
 #[test]
 fn passt_runs_on_hosts_without_routes() {
-    let args = passt_args(&[], &host(false, false, &[]), 3, 4);
+    let args = passt_args(&[], &host(false, false, &[]), MTU, 3, 4);
     assert!(has(&args, &["--interface", "lo"]) && has(&args, &["--ipv4-only"]));
-    let args = passt_args(&[], &host(false, true, &[]), 3, 4);
+    let args = passt_args(&[], &host(false, true, &[]), MTU, 3, 4);
     assert!(has(&args, &["--interface", "eth1"]) && !has(&args, &["--ipv4-only"]));
-    let args = passt_args(&[], &host(true, false, &[]), 3, 4);
+    let args = passt_args(&[], &host(true, false, &[]), MTU, 3, 4);
     assert!(!has(&args, &["--interface"]) && has(&args, &["--ipv4-only"]));
 }
 
@@ -61,7 +61,7 @@ fn ports_are_handed_to_passt() {
         protocol: Protocol::Udp,
     }];
     assert!(has(
-        &passt_args(&publish, &host(true, true, &[]), 3, 4),
+        &passt_args(&publish, &host(true, true, &[]), MTU, 3, 4),
         &["--udp-ports", "127.0.0.1/5353:53"]
     ));
 }

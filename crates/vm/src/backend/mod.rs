@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::capability::Capabilities;
 use crate::check::CheckedSpec;
 use crate::cmdline::CmdlineError;
+use crate::hardware::BalloonStatistics;
 use crate::plan::LaunchPlan;
 use crate::run_dir::RunDir;
 
@@ -60,6 +61,13 @@ pub trait Control: Send + fmt::Debug {
     fn put_metadata(&mut self, _document: &Value) -> Result<bool, ControlError> {
         Ok(false)
     }
+
+    /// What the balloon tells of the guest's memory, where the spec asks for that
+    /// ([`Balloon::stats_polling_interval_s`](crate::hardware::Balloon::stats_polling_interval_s)).
+    ///
+    /// # Errors
+    /// When the VMM refuses, as one without such a balloon does, or has ended.
+    fn balloon_statistics(&mut self) -> Result<BalloonStatistics, ControlError>;
 
     /// Ends the VMM at once, as if the power went.
     ///

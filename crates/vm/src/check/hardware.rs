@@ -6,6 +6,13 @@ use crate::capability::Capabilities;
 use crate::hardware::{HugePages, LimitedNetwork, RateLimiter, TokenBucket};
 use crate::spec::{Network, VmSpec};
 
+/// The smallest MTU of IPv4 in bytes (RFC 791).
+const LEAST_MTU: u16 = 68;
+/// The smallest of IPv6 (RFC 8200), which a user-mode network has.
+const LEAST_MTU_OF_IPV6: u16 = 1280;
+/// What the links of the bridge carry in bytes; one with another MTU would change that of the whole bridge.
+const BRIDGE_MTU: u32 = 1500;
+
 /// Proves that this hardware is possible. What will be without effect is told in `notices`.
 pub(super) fn check(spec: &VmSpec, can: &Capabilities, notices: &mut Vec<String>) -> Check {
     let support = &can.hardware;
@@ -55,6 +62,20 @@ pub(super) fn check(spec: &VmSpec, can: &Capabilities, notices: &mut Vec<String>
                 "{backend} does not limit a {network} network here (rx_rate_limiter, tx_rate_limiter)"
             ));
         }
+    }
+    mtu(spec, backend)?;
+    metrics(spec, can)?;
+    if spec.mmds.as_ref().is_some_and(|mmds| mmds.imds_compat) && !support.imds_compat {
+        return fail(format!(
+            "the metadata service of this {backend} has no imds_compat"
+        ));
+    }
+    if let Some(limit) = wanted.serial_limit {
+        let limiter = RateLimiter {
+            bandwidth: Some(limit),
+            ops: None,
+        };
+        rate_limiter("rate_limiter of serial", Some(&limiter))?;
     }
     for (what, limiter) in [
         ("rx_rate_limiter", &wanted.interface.rx),
@@ -115,6 +136,57 @@ fn without_effect(spec: &VmSpec, can: &Capabilities) -> Vec<String> {
         tell("statistics (stats_polling_interval_s of balloon)", effect);
     }
     notices
+}
+
+/// Each protocol has a least MTU, and each network a largest: that of a tap's link, or what passt takes.
+fn mtu(spec: &VmSpec, backend: &str) -> Check {
+    let Some(mtu) = spec.hardware.mtu else {
+        return Ok(());
+    };
+    let (network, least, most) = match &spec.network {
+        Network::None => {
+            return fail("a machine without a network has no mtu there".to_owned());
+        }
+        Network::User(_) => (
+            LimitedNetwork::User,
+            LEAST_MTU_OF_IPV6,
+            firebuild_usernet::guest::MTU,
+        ),
+        Network::Bridge(_) => (LimitedNetwork::Bridge, LEAST_MTU, BRIDGE_MTU),
+    };
+    if mtu < least || u32::from(mtu) > most {
+        return fail(format!(
+            "the mtu {mtu} cannot be on a {network} network of {backend}: {least} to {most} can"
+        ));
+    }
+    Ok(())
+}
+
+fn metrics(spec: &VmSpec, can: &Capabilities) -> Check {
+    let Some(wanted) = &spec.hardware.metrics else {
+        return Ok(());
+    };
+    let backend = can.backend;
+    let Some(support) = can.hardware.metrics else {
+        return fail(format!(
+            "{backend} writes no metrics; firebuild stats --format json tells what the guest uses"
+        ));
+    };
+    if !wanted.metrics_path.is_absolute() {
+        return fail(format!(
+            "the metrics_path {} has to be absolute",
+            wanted.metrics_path.display()
+        ));
+    }
+    for (name, asked) in [
+        ("emit_id", wanted.emit_id),
+        ("properties", !wanted.properties.is_empty()),
+    ] {
+        if asked && !support.labels {
+            return fail(format!("the metrics of this {backend} have no {name}"));
+        }
+    }
+    Ok(())
 }
 
 fn huge_pages(spec: &VmSpec, can: &Capabilities) -> Check {
@@ -199,9 +271,9 @@ mod tests {
     use crate::capability::Capabilities;
     use crate::hardware::{
         Balloon, BalloonSupport, CpuConfig, CpuTemplate, HardwareSupport, HugePages,
-        LimitedNetwork, RateLimiter, TokenBucket,
+        LimitedNetwork, Metrics, MetricsSupport, RateLimiter, TokenBucket,
     };
-    use crate::spec::{Network, UserNetwork, VmSpec};
+    use crate::spec::{MmdsSpec, MmdsVersion, Network, UserNetwork, VmSpec};
 
     fn able() -> Capabilities {
         Capabilities {
@@ -215,6 +287,8 @@ mod tests {
                 one_time_bursts: true,
                 entropy_operations: true,
                 balloon_statistics: true,
+                metrics: Some(MetricsSupport { labels: true }),
+                imds_compat: true,
             },
             ..capabilities()
         }
@@ -231,6 +305,22 @@ mod tests {
         }
     }
 
+    fn metrics(path: &str) -> Metrics {
+        Metrics {
+            metrics_path: path.into(),
+            emit_id: true,
+            ..Metrics::default()
+        }
+    }
+
+    #[test]
+    fn labels_of_metrics_are_refused_where_there_are_none() {
+        let mut can = able();
+        can.hardware.metrics = Some(MetricsSupport::default());
+        let text = refusal(&can, |s| s.hardware.metrics = Some(metrics("/m")));
+        assert!(text.contains("have no emit_id"), "{text}");
+    }
+
     fn refusal(can: &Capabilities, change: impl Fn(&mut VmSpec)) -> String {
         let mut changed = spec();
         change(&mut changed);
@@ -243,7 +333,17 @@ mod tests {
 
     #[test]
     fn what_a_backend_cannot_do_is_refused_by_name() {
-        let wishes: [(&str, Change); 7] = [
+        let wishes: [(&str, Change); 9] = [
+            ("has no imds_compat", |s| {
+                s.mmds = Some(MmdsSpec {
+                    version: MmdsVersion::V2,
+                    imds_compat: true,
+                    document: serde_json::json!({}),
+                });
+            }),
+            ("writes no metrics", |s| {
+                s.hardware.metrics = Some(metrics("/m"))
+            }),
             ("smt", |s| s.hardware.smt = true),
             ("cpu template T2", |s| {
                 s.hardware.cpu_template = Some(CpuTemplate::T2);
@@ -275,7 +375,22 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let wishes: [(&str, Change); 8] = [
+        let wishes: [(&str, Change); 13] = [
+            ("has to be absolute", |s| {
+                s.hardware.metrics = Some(metrics("m"))
+            }),
+            ("rate_limiter of serial", |s| {
+                s.hardware.serial_limit = limiter(0).bandwidth;
+            }),
+            ("has no mtu", |s| s.hardware.mtu = Some(1400)),
+            ("the mtu 1279 cannot be", |s| {
+                s.hardware.mtu = Some(1279);
+                s.network = Network::User(UserNetwork::default());
+            }),
+            ("1280 to 65520 can", |s| {
+                s.hardware.mtu = Some(65521);
+                s.network = Network::User(UserNetwork::default());
+            }),
             ("3 processors cannot be pairs", |s| {
                 s.hardware.smt = true;
                 s.cpus = 3;

@@ -322,6 +322,7 @@ fn a_metadata_document_is_an_object() {
     let error = refusal(|s| {
         s.mmds = Some(crate::spec::MmdsSpec {
             version: crate::spec::MmdsVersion::V2,
+            imds_compat: false,
             document: serde_json::json!([]),
         });
     });

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use firebuild_guest_proto::MacAddress;
 use firebuild_vm::backend::firecracker::{CgroupHost, Firecracker, FirecrackerControl};
-use firebuild_vm::hardware::{Balloon, Cache, InterfaceLimits, IoEngine, RateLimiter, TokenBucket};
+use firebuild_vm::hardware::{
+    Balloon, Cache, InterfaceLimits, IoEngine, Metrics, RateLimiter, TokenBucket,
+};
 use firebuild_vm::places::Owner;
 use firebuild_vm::plan::PlannedRequest;
 use firebuild_vm::spec::{BridgeNetwork, MmdsSpec, MmdsVersion, Network};
@@ -60,6 +62,13 @@ fn everything(lab: &Lab, namespace: &Namespace) -> VmSpec {
         rx: limiter(),
         tx: limiter(),
     };
+    spec.hardware.mtu = Some(1400);
+    spec.hardware.serial_limit = bucket(1 << 20, 1000);
+    spec.hardware.metrics = Some(Metrics {
+        metrics_path: lab.dir.path().join("metrics"),
+        emit_id: true,
+        properties: [("team".to_owned(), "a".to_owned())].into(),
+    });
     spec.disks[0].settings.io_engine = Some(IoEngine::Sync);
     spec.disks[1].settings.cache = Some(Cache::Writeback);
     spec.disks[1].settings.rate_limiter = limiter();
@@ -72,6 +81,7 @@ fn everything(lab: &Lab, namespace: &Namespace) -> VmSpec {
     });
     spec.mmds = Some(MmdsSpec {
         version: MmdsVersion::V2,
+        imds_compat: true,
         document: json!({"latest": {"meta-data": {"VMMID": "x", "Env": {"A": "b"}}}}),
     });
     spec
@@ -95,7 +105,8 @@ fn of_config<'a>(config: &'a Value, request: &PlannedRequest) -> Option<&'a Valu
         ("drives", Some(id)) => by_id(&config["drives"], "drive_id", id),
         ("network-interfaces", Some(id)) => by_id(&config["network-interfaces"], "iface_id", id),
         ("mmds", Some("config")) => config.get("mmds-config"),
-        ("mmds" | "actions", _) => None,
+        // The answer has no place for how the serial port is limited, and none of metrics that are set by the API.
+        ("mmds" | "actions" | "serial" | "metrics", _) => None,
         (section, _) => config.get(section),
     }
 }
@@ -153,6 +164,11 @@ fn the_whole_configuration_arrives() {
     wait_for("it ends", || machine.pump() == MachineState::Ended);
     let end = machine.finish();
     assert!(end.cleanup.is_empty(), "{end:?}");
+    // One line at the start at least, and it says whose it is.
+    let metrics = fs::read_to_string(lab.dir.path().join("metrics")).unwrap();
+    let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    assert_eq!(first["properties"]["team"], "a", "{first}");
+    assert!(first["id"].is_string() && first["utc_timestamp_ms"].is_u64());
     drop(namespace);
     lab.assert_clean();
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use firebuild_vm::backend::firecracker::requests::{
     ActionType, BootSource, Drive, EntropyDevice, Fault, InstanceActionInfo, MachineConfiguration,
-    MmdsConfig, NetworkInterface, Vm, VmState, Vsock,
+    MetricsDestination, MmdsConfig, NetworkInterface, SerialDevice, Vm, VmState, Vsock,
 };
 use firebuild_vm::hardware::{
     Balloon, Cache, CpuConfig, CpuTemplate, HugePages, IoEngine, RateLimiter, TokenBucket,
@@ -156,6 +156,23 @@ fn ours() -> Vec<(&'static str, Value)> {
             to_value(MmdsConfig {
                 version: MmdsVersion::V2,
                 network_interfaces: vec![text()],
+                imds_compat: true,
+            })
+            .unwrap(),
+        ),
+        (
+            "SerialDevice",
+            to_value(SerialDevice {
+                rate_limiter: Some(bucket),
+            })
+            .unwrap(),
+        ),
+        (
+            "Metrics",
+            to_value(MetricsDestination {
+                metrics_path: text(),
+                emit_id: true,
+                properties: [(text(), text())].into(),
             })
             .unwrap(),
         ),

@@ -75,3 +75,30 @@ fn vm_hardware_is_what_was_asked_for() {
     }
     lab.assert_nothing_left(&run.pids);
 }
+
+/// A guest that floods its serial port is recorded as far as it may be, and is held up by nothing.
+#[test]
+fn vm_serial_port_is_recorded_within_its_limit() {
+    let Some(lab) = Lab::open("vm_serial_port_is_recorded_within_its_limit") else {
+        return;
+    };
+    let words = Words::new().started().exit(0);
+    let mut spec = lab.spec(
+        "dd if=/dev/zero bs=1k count=64 2>/dev/null | tr '\\0' x >/dev/console\nsay all",
+        &[("all", words)],
+    );
+    let log = lab.dir.path().join("console.log");
+    spec.console.path = Some(log.clone());
+    spec.console.max_bytes = 1 << 20;
+    spec.hardware.serial_limit = Some(TokenBucket {
+        size: 30_000,
+        refill_time: 3_600_000,
+        one_time_burst: Some(2_000),
+    });
+    let run = drive(lab.start(spec, &lab.backend(false)), |_, _, _| {});
+    assert_eq!(run.exit_code(), Some(0));
+    let recorded = fs::metadata(&log).unwrap().len();
+    // What comes in an hour, and the seconds of this test.
+    assert!((32_000..32_800).contains(&recorded), "{recorded}");
+    lab.assert_nothing_left(&run.pids);
+}

@@ -86,6 +86,7 @@ impl EventLoop<'_, '_> {
             Request::MmdsGet | Request::MmdsPut { .. } | Request::MmdsPatch { .. } => {
                 return self.mmds(request);
             }
+            Request::Balloon => return self.balloon(),
             Request::Stop { signal, .. }
             | Request::Restart { signal, .. }
             | Request::Kill { signal } => *signal,

@@ -1,5 +1,5 @@
 //! What goes through the control connection of a VMM: stopping the processors and letting them run again; another metadata
-//! document, where the VMM serves it. Whoever asked is answered when it has been done; the loop goes on meanwhile.
+//! document, where the VMM serves it; what the balloon tells. Whoever asked is answered when it has been done; the loop goes on meanwhile.
 
 use firebuild_vm::backend::{ControlError, ControlErrorKind};
 use jiff::Timestamp;
@@ -43,6 +43,26 @@ impl EventLoop<'_, '_> {
         }
     }
 
+    /// What the balloon tells of the guest's memory. However many ask at once, the VMM is asked one time.
+    pub(super) fn balloon(&mut self) -> Verdict {
+        let refused = |problem: &str| Verdict::Answer(Answer::refused(problem));
+        if !self.vmm.has_statistics() {
+            return refused(
+                "it has no balloon with statistics (stats_polling_interval_s of --machine-config)",
+            );
+        }
+        if let Some(work) = self.asking {
+            return Verdict::Working(work);
+        }
+        match self.vmm.tell(Command::Balloon) {
+            Ok(work) => {
+                self.asking = Some(work);
+                Verdict::Working(work)
+            }
+            Err(problem) => refused(&problem),
+        }
+    }
+
     /// Takes what the VMM has done.
     pub(super) fn vmm(&mut self) {
         while let Some(Done {
@@ -52,12 +72,22 @@ impl EventLoop<'_, '_> {
         }) = self.vmm.done()
         {
             let answer = match command {
-                Command::Pause => self.stands(true, result),
-                Command::Resume => self.stands(false, result),
+                Command::Balloon => {
+                    self.asking = None;
+                    match result {
+                        Ok(balloon) => Answer {
+                            balloon,
+                            ..Answer::done()
+                        },
+                        Err(error) => Answer::refused(error.to_string()),
+                    }
+                }
+                Command::Pause => self.stands(true, result.map(drop)),
+                Command::Resume => self.stands(false, result.map(drop)),
                 Command::Metadata(document) => {
                     self.putting = false;
                     match result {
-                        Ok(()) => self.keep_metadata(document),
+                        Ok(_) => self.keep_metadata(document),
                         Err(error) => Answer::refused(error.to_string()),
                     }
                 }

@@ -3,9 +3,11 @@
 //! The names are those of Firecracker's API description (`src/firecracker/swagger/firecracker.yaml` of 1.10 and later);
 //! a test compares them with it where one is at hand. Nothing is read into them that they do not name.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::hardware::{Cache, CpuTemplate, HugePages, IoEngine, RateLimiter};
+use crate::hardware::{Cache, CpuTemplate, HugePages, IoEngine, RateLimiter, TokenBucket};
 use crate::spec::MmdsVersion;
 
 /// `PUT /machine-config`.
@@ -110,6 +112,32 @@ pub struct MmdsConfig {
     pub version: MmdsVersion,
     /// The interfaces on which it may.
     pub network_interfaces: Vec<String>,
+    /// Whether every answer is text (1.13 and later).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imds_compat: bool,
+}
+
+/// `PUT /serial` (1.14 and later).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialDevice {
+    /// How much the guest may write; what exceeds it is dropped (1.16 and later).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limiter: Option<TokenBucket>,
+}
+
+/// `PUT /metrics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsDestination {
+    /// A file or a named pipe, as Firecracker sees it.
+    pub metrics_path: String,
+    /// Whether each line has the name of the machine (1.17 and later).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emit_id: bool,
+    /// What else each line has (1.17 and later).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
 }
 
 /// `PUT /actions`.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::api::{Vm, VmState};
 use super::client::ApiClient;
 use crate::backend::{Control, ControlError, ControlErrorKind};
+use crate::hardware::BalloonStatistics;
 
 /// The control connection of a Firecracker.
 #[derive(Debug)]
@@ -73,6 +74,15 @@ impl Control for FirecrackerControl {
         self.client
             .request("PUT", "/mmds", Some(document))
             .map(|_| true)
+    }
+
+    fn balloon_statistics(&mut self) -> Result<BalloonStatistics, ControlError> {
+        let path = "/balloon/statistics";
+        let answer = self.client.request("GET", path, None)?;
+        serde_json::from_value(answer).map_err(|_| {
+            let problem = ControlErrorKind::Protocol("something other than statistics");
+            ControlError::new(path, problem)
+        })
     }
 
     /// The API has no word for it, so it is a signal: to the process that made the socket at the other end.

@@ -33,14 +33,17 @@ pub use version::{OLDEST, Version, VersionError, needs_libraries, version_of};
 pub mod requests {
     pub use super::api::{
         ActionType, BootSource, Drive, EntropyDevice, Fault, InstanceActionInfo,
-        MachineConfiguration, MmdsConfig, NetworkInterface, Vm, VmState, Vsock,
+        MachineConfiguration, MetricsDestination, MmdsConfig, NetworkInterface, SerialDevice, Vm,
+        VmState, Vsock,
     };
 }
 
 use super::{Backend, Control, ControlError, PlanError};
 use crate::capability::{Capabilities, KvmState, UserNetworking};
 use crate::check::CheckedSpec;
-use crate::hardware::{BalloonSupport, CpuTemplate, HardwareSupport, HugePages, LimitedNetwork};
+use crate::hardware::{
+    BalloonSupport, CpuTemplate, HardwareSupport, HugePages, LimitedNetwork, MetricsSupport,
+};
 use crate::plan::LaunchPlan;
 use crate::run_dir::RunDir;
 use crate::spec::{KernelFormat, MachineType};
@@ -115,6 +118,10 @@ impl Backend for Firecracker {
                 one_time_bursts: true,
                 entropy_operations: true,
                 balloon_statistics: true,
+                metrics: Some(MetricsSupport {
+                    labels: self.version >= Version::new(1, 17, 0),
+                }),
+                imds_compat: self.version >= Version::new(1, 13, 0),
             },
         }
     }

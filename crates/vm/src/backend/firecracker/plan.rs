@@ -17,9 +17,10 @@ use serde_json::Value;
 use super::super::PlanError;
 use super::api::{
     ActionType, BootSource, Drive, EntropyDevice, InstanceActionInfo, MachineConfiguration,
-    MmdsConfig, NetworkInterface, Vsock,
+    MetricsDestination, MmdsConfig, NetworkInterface, SerialDevice, Vsock,
 };
 use super::jailer::{Layout, MEMORY};
+use super::version::Version;
 use super::{API_SOCKET, CHANNEL_SOCKET, Firecracker, GUEST_CID, INTERFACE, NAME, VSOCK_SOCKET};
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::cmdline;
@@ -27,7 +28,7 @@ use crate::hardware::HugePages;
 use crate::places::{self, Owner, Place};
 use crate::plan::{
     Access, CHANNEL_LISTENER, CONSOLE_HOST, Descriptor, FIRST_FD, INITRD, InheritedFd, LaunchPlan,
-    PLAN_FORMAT, PlannedApi, PlannedProcess, PlannedRequest, ProcessLog, Role, RunAs,
+    METRICS_HOST, PLAN_FORMAT, PlannedApi, PlannedProcess, PlannedRequest, ProcessLog, Role, RunAs,
     plain_environment,
 };
 use crate::remainder::Remainder;
@@ -40,6 +41,10 @@ const HOME: &str = "vmm";
 const LOG: &str = "log";
 /// The named pipe of the guest's console.
 const CONSOLE: &str = "console";
+/// The named pipe of its metrics.
+const METRICS: &str = "metrics";
+/// The first version that is told the largest packet, and limits the serial port.
+const TOLD_MTU_AND_SERIAL_LIMIT: Version = Version::new(1, 16, 0);
 /// What Firecracker's API and its metadata take unless it is told otherwise (`HTTP_MAX_PAYLOAD_SIZE`).
 const USUAL_DOCUMENT_BYTES: usize = 51_200;
 /// What Firecracker adds to the command line: that there is no PCI bus, and where each device is (`builder.rs`).
@@ -89,13 +94,26 @@ pub(super) fn plan(
             owner,
         },
     ]);
+    if let Some(metrics) = &spec.hardware.metrics {
+        plan.metrics = Some(metrics.metrics_path.clone());
+        plan.descriptors.push(Descriptor::NamedPipe {
+            read: METRICS_HOST.to_owned(),
+            write: "metrics.vmm".to_owned(),
+            path: at(METRICS),
+            owner,
+        });
+    }
+    let newer = firecracker.version >= TOLD_MTU_AND_SERIAL_LIMIT;
+    if !newer {
+        plan.console_limit = spec.hardware.serial_limit;
+    }
     let mut process = home.process(firecracker, checked, tap(spec))?;
     process.args.extend(firecracker_args(spec));
     process.fds = files.fds.clone();
     plan.processes.push(process);
     plan.api = Some(PlannedApi {
         socket: at(API_SOCKET),
-        requests: requests(spec, &files, kernel_args),
+        requests: requests(spec, &files, kernel_args, newer),
     });
     Ok(plan)
 }
@@ -347,9 +365,25 @@ fn firecracker_args(spec: &VmSpec) -> Vec<String> {
     args
 }
 
-fn requests(spec: &VmSpec, files: &Files, boot_args: String) -> Vec<PlannedRequest> {
+/// What it is told. A version that is not `newer` knows no limit of the serial port, which the host keeps then, and tells the
+/// guest no MTU, which its init sets in any case.
+fn requests(spec: &VmSpec, files: &Files, boot_args: String, newer: bool) -> Vec<PlannedRequest> {
     let hardware = &spec.hardware;
     let mut requests = Requests(Vec::new());
+    if let Some(metrics) = &hardware.metrics {
+        requests.put(
+            "/metrics",
+            &MetricsDestination {
+                metrics_path: METRICS.to_owned(),
+                emit_id: metrics.emit_id,
+                properties: metrics.properties.clone(),
+            },
+        );
+    }
+    if newer && hardware.serial_limit.is_some() {
+        let rate_limiter = hardware.serial_limit;
+        requests.put("/serial", &SerialDevice { rate_limiter });
+    }
     requests.put(
         "/machine-config",
         &MachineConfiguration {
@@ -388,7 +422,7 @@ fn requests(spec: &VmSpec, files: &Files, boot_args: String) -> Vec<PlannedReque
         );
     }
     if let Some(tap) = tap(spec) {
-        requests.network(spec, tap);
+        requests.network(spec, tap, hardware.mtu.filter(|_| newer));
     }
     requests.put(
         "/vsock",
@@ -427,7 +461,7 @@ impl Requests {
     }
 
     /// The interface, and the metadata that the guest reaches through it.
-    fn network(&mut self, spec: &VmSpec, tap: &BridgeNetwork) {
+    fn network(&mut self, spec: &VmSpec, tap: &BridgeNetwork, mtu: Option<u16>) {
         let limits = &spec.hardware.interface;
         self.put(
             &format!("/network-interfaces/{INTERFACE}"),
@@ -435,7 +469,7 @@ impl Requests {
                 iface_id: INTERFACE.to_owned(),
                 host_dev_name: tap.tap.clone(),
                 guest_mac: tap.mac.to_string(),
-                mtu: None,
+                mtu,
                 rx_rate_limiter: limits.rx.clone(),
                 tx_rate_limiter: limits.tx.clone(),
             },
@@ -446,6 +480,7 @@ impl Requests {
                 &MmdsConfig {
                     version: mmds.version,
                     network_interfaces: vec![INTERFACE.to_owned()],
+                    imds_compat: mmds.imds_compat,
                 },
             );
             self.put("/mmds", &mmds.document);

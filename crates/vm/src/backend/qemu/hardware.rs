@@ -5,17 +5,17 @@
 //! | threads of cores | `-smp …,threads=2` |
 //! | a processor by name | the model of the same generation |
 //! | huge pages | memory of `memfd_create(MFD_HUGETLB)`; transparent ones are what QEMU asks for anyway |
-//! | balloon | `virtio-balloon-pci` |
+//! | balloon | `virtio-balloon-pci`; its statistics are properties of the device |
 //! | randomness | `virtio-rng-pci,max-bytes=…,period=…` |
 //! | limits of the network | those of the guard before passt or before the tap; nothing of QEMU's own |
 //! | a disk's limits | a `throttle-group` and a filter on top of the disk |
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::hardware::{
-    Balloon, BalloonSupport, Cache, CpuTemplate, DiskSettings, HardwareSupport, HugePages,
-    IoEngine, LimitedNetwork, RateLimiter, TokenBucket,
+    Balloon, BalloonStatistics, BalloonSupport, Cache, CpuTemplate, DiskSettings, HardwareSupport,
+    HugePages, IoEngine, LimitedNetwork, RateLimiter, TokenBucket,
 };
 use crate::plan::PlannedCommand;
 use crate::spec::VmSpec;
@@ -38,11 +38,12 @@ pub(super) fn support(passt: bool) -> HardwareSupport {
             .into_iter()
             .chain([LimitedNetwork::Bridge])
             .collect(),
-        // Its buckets are refilled for ever, its generator counts bytes, and its statistics lie behind a connection that is
-        // the monitor's.
+        // Its buckets are refilled for ever, and its generator counts bytes.
         one_time_bursts: false,
         entropy_operations: false,
-        balloon_statistics: false,
+        balloon_statistics: true,
+        metrics: None,
+        imds_compat: true,
     }
 }
 
@@ -107,16 +108,67 @@ pub(super) fn balloon(balloon: &Balloon) -> String {
     device
 }
 
-/// What QEMU is told when it runs: a balloon's size is no option of the device, and its value is what is left.
+/// What QEMU is told when it runs: a balloon's size is no option of the device, and its value is what is left. Its
+/// statistics are a property that can be set later only.
 pub(super) fn commands(spec: &VmSpec) -> Option<Vec<PlannedCommand>> {
-    let amount = u64::from(spec.hardware.balloon.as_ref()?.amount_mib);
-    let left = (u64::from(spec.memory_mib) - amount) << 20;
-    (amount > 0).then(|| {
-        vec![PlannedCommand {
+    let balloon = spec.hardware.balloon.as_ref()?;
+    let mut commands = Vec::new();
+    let amount = u64::from(balloon.amount_mib);
+    if amount > 0 {
+        let left = (u64::from(spec.memory_mib) - amount) << 20;
+        commands.push(PlannedCommand {
             execute: "balloon".to_owned(),
             arguments: json!({ "value": left }),
-        }]
-    })
+        });
+    }
+    if balloon.stats_polling_interval_s > 0 {
+        commands.push(PlannedCommand {
+            execute: "qom-set".to_owned(),
+            arguments: json!({
+                "path": BALLOON,
+                "property": "guest-stats-polling-interval",
+                "value": balloon.stats_polling_interval_s,
+            }),
+        });
+    }
+    (!commands.is_empty()).then_some(commands)
+}
+
+/// The balloon among QEMU's objects.
+pub(super) const BALLOON: &str = "/machine/peripheral/balloon";
+
+/// QEMU's statistics of a balloon in our words. `left` of the `whole` memory is what the balloon leaves the guest; the size
+/// that it is to have QEMU does not tell.
+pub(super) fn balloon_statistics(
+    stats: &Value,
+    left: Option<u64>,
+    whole: Option<u64>,
+) -> BalloonStatistics {
+    // What the guest's driver does not tell is all ones.
+    let told = |name: &str| stats[name].as_u64().filter(|number| *number != u64::MAX);
+    let size = whole
+        .zip(left)
+        .map(|(whole, left)| whole.saturating_sub(left) >> 20);
+    BalloonStatistics {
+        target_mib: None,
+        actual_mib: size,
+        swap_in: told("stat-swap-in"),
+        swap_out: told("stat-swap-out"),
+        major_faults: told("stat-major-faults"),
+        minor_faults: told("stat-minor-faults"),
+        free_memory: told("stat-free-memory"),
+        total_memory: told("stat-total-memory"),
+        available_memory: told("stat-available-memory"),
+        disk_caches: told("stat-disk-caches"),
+        hugetlb_allocations: told("stat-htlb-pgalloc"),
+        hugetlb_failures: told("stat-htlb-pgfail"),
+        oom_kill: told("stat-oom-kills"),
+        alloc_stall: told("stat-alloc-stalls"),
+        async_scan: told("stat-scan-asyncs"),
+        direct_scan: told("stat-scan-directs"),
+        async_reclaim: told("stat-reclaim-asyncs"),
+        direct_reclaim: told("stat-reclaim-directs"),
+    }
 }
 
 /// Options of a disk's file.
@@ -156,8 +208,28 @@ const MOST: u64 = 1_000_000_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::throttle_group;
-    use crate::hardware::{RateLimiter, TokenBucket};
+    use serde_json::json;
+
+    use super::{balloon_statistics, throttle_group};
+    use crate::hardware::{BalloonStatistics, RateLimiter, TokenBucket};
+
+    #[test]
+    fn what_a_guest_does_not_tell_is_missing() {
+        let stats = json!({
+            "stat-swap-in": u64::MAX, "stat-free-memory": 5, "stat-htlb-pgfail": 0, "stat-oom-kills": 2, "stat-more": 1
+        });
+        let expected = BalloonStatistics {
+            actual_mib: Some(16),
+            free_memory: Some(5),
+            hugetlb_failures: Some(0),
+            oom_kill: Some(2),
+            ..BalloonStatistics::default()
+        };
+        let found = balloon_statistics(&stats, Some(48 << 20), Some(64 << 20));
+        assert_eq!(found, expected);
+        let none = balloon_statistics(&json!(null), None, Some(64 << 20));
+        assert_eq!(none, BalloonStatistics::default());
+    }
 
     #[test]
     fn buckets_become_averages_and_bursts() {

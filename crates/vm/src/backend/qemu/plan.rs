@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use firebuild_guest_proto::{CHANNEL_PORT_NAME, MacAddress};
 use firebuild_usernet::guard::FRAME_BUFFER_BYTES;
-use firebuild_usernet::guest::{GUEST_MAC, passt_args};
+use firebuild_usernet::guest::{GUEST_MAC, MTU, passt_args};
 
 use super::super::PlanError;
 use super::{Qemu, hardware};
 use crate::check::{CheckedAccel, CheckedSpec};
 use crate::cmdline;
-use crate::hardware::InterfaceLimits;
+use crate::hardware::Hardware;
 use crate::net::slirp;
 use crate::plan::{
     Access, CHANNEL_HOST, CONSOLE_HOST, CONTROL_HOST, Descriptor, FIRST_FD, Guard, INITRD,
@@ -63,24 +63,25 @@ pub(super) fn plan(
     let mut ports = Vec::new();
     let mut low_ports = false;
     if let Network::Bridge(network) = &spec.network {
-        vmm.network_by_tap(network, &spec.hardware.interface);
+        vmm.network_by_tap(network, &spec.hardware);
     }
     if let Network::User(network) = &spec.network {
         ports.clone_from(&network.publish);
         low_ports = run_as.is_some() && ports.iter().any(|port| port.host_port < FIRST_FREE_PORT);
         match &qemu.passt {
             Some(passt) => {
-                vmm.network_by_passt(&spec.hardware.interface);
+                vmm.network_by_passt(&spec.hardware);
                 processes.push(passt_process(
                     passt,
                     qemu,
                     network,
+                    spec.hardware.mtu,
                     run_as.clone(),
                     low_ports,
                 ));
                 low_ports = false;
             }
-            None => vmm.network_by_slirp(network),
+            None => vmm.network_by_slirp(network, spec.hardware.mtu),
         }
     }
     processes.push(PlannedProcess {
@@ -107,6 +108,7 @@ pub(super) fn plan(
         monitor: vmm.monitor,
         processes,
         console: spec.console.clone(),
+        console_limit: spec.hardware.serial_limit,
         notices: checked.notices().to_vec(),
         ..LaunchPlan::default()
     })
@@ -143,6 +145,7 @@ fn passt_process(
     passt: &Path,
     qemu: &Qemu,
     network: &UserNetwork,
+    mtu: Option<u16>,
     run_as: Option<RunAs>,
     bind_low_ports: bool,
 ) -> PlannedProcess {
@@ -154,7 +157,13 @@ fn passt_process(
     PlannedProcess {
         role: Role::Network,
         program: passt.to_owned(),
-        args: passt_args(&network.publish, &qemu.host, socket, ready),
+        args: passt_args(
+            &network.publish,
+            &qemu.host,
+            mtu.map_or(MTU, u32::from),
+            socket,
+            ready,
+        ),
         env: plain_environment(),
         cwd: PathBuf::from("/"),
         run_as: run_as.map(|user| RunAs {
@@ -366,7 +375,7 @@ impl Vmm {
         ]);
     }
 
-    fn network_by_passt(&mut self, limits: &InterfaceLimits) {
+    fn network_by_passt(&mut self, hardware: &Hardware) {
         let [guest, outside] = ["guard.guest", "guard.network"].map(str::to_owned);
         let network = self.pair(&guest, "network.vmm", Some(FRAME_BUFFER_BYTES));
         let names = [outside.clone(), "network.passt".to_owned()];
@@ -378,7 +387,7 @@ impl Vmm {
             guest,
             network: outside,
             tap: false,
-            limits: limits.clone(),
+            limits: hardware.interface.clone(),
         });
         self.descriptors.push(Descriptor::Pipe {
             read: "network.ready.read".to_owned(),
@@ -388,11 +397,12 @@ impl Vmm {
             "-netdev",
             &format!("stream,id=network,server=off,addr.type=fd,addr.str={network}"),
         ]);
-        self.network_device(GUEST_MAC);
+        self.network_device(GUEST_MAC, hardware.mtu);
     }
 
-    fn network_by_tap(&mut self, network: &BridgeNetwork, limits: &InterfaceLimits) {
+    fn network_by_tap(&mut self, network: &BridgeNetwork, hardware: &Hardware) {
         let name = "network.tap";
+        let limits = &hardware.interface;
         self.descriptors.push(Descriptor::Tap {
             name: name.to_owned(),
             link: network.tap.clone(),
@@ -400,49 +410,45 @@ impl Vmm {
             plain: !limits.is_none(),
         });
         if !limits.is_none() {
-            return self.network_by_shaped_tap(network, name, limits);
+            return self.network_by_shaped_tap(network, name, hardware);
         }
         let fd = self.inherit(name);
         // vhost-net would give QEMU's work to the host's kernel; without it the same works everywhere.
         self.arg(&["-netdev", &format!("tap,id=network,fd={fd},vhost=off")]);
-        self.network_device(network.mac);
+        self.network_device(network.mac, hardware.mtu);
     }
 
     /// QEMU has no limits of its own: what counts the frames stands between it and the tap.
-    fn network_by_shaped_tap(
-        &mut self,
-        network: &BridgeNetwork,
-        tap: &str,
-        limits: &InterfaceLimits,
-    ) {
+    fn network_by_shaped_tap(&mut self, network: &BridgeNetwork, tap: &str, hardware: &Hardware) {
         let guest = "guard.guest".to_owned();
         let end = self.pair(&guest, "network.vmm", Some(FRAME_BUFFER_BYTES));
         self.guards.push(Guard {
             guest,
             network: tap.to_owned(),
             tap: true,
-            limits: limits.clone(),
+            limits: hardware.interface.clone(),
         });
         self.arg(&[
             "-netdev",
             &format!("stream,id=network,server=off,addr.type=fd,addr.str={end}"),
         ]);
-        self.network_device(network.mac);
+        self.network_device(network.mac, hardware.mtu);
     }
 
-    fn network_by_slirp(&mut self, network: &UserNetwork) {
+    fn network_by_slirp(&mut self, network: &UserNetwork, mtu: Option<u16>) {
         self.arg(&[
             "-netdev",
             &format!("user,id=network,{}", slirp::options(network)),
         ]);
-        self.network_device(GUEST_MAC);
+        self.network_device(GUEST_MAC, mtu);
     }
 
-    fn network_device(&mut self, mac: MacAddress) {
+    fn network_device(&mut self, mac: MacAddress, mtu: Option<u16>) {
         // No option ROM: nothing boots from the network.
-        self.arg(&[
-            "-device",
-            &format!("virtio-net-pci,netdev=network,mac={mac},romfile="),
-        ]);
+        let mut device = format!("virtio-net-pci,netdev=network,mac={mac},romfile=");
+        if let Some(bytes) = mtu {
+            device.push_str(&format!(",host_mtu={bytes}"));
+        }
+        self.arg(&["-device", &device]);
     }
 }

@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::hardware::{BALLOON, balloon_statistics};
 use crate::backend::{Control, ControlError, ControlErrorKind};
+use crate::hardware::BalloonStatistics;
 
 /// Longest line that is read, in bytes. QEMU's own greeting and replies to what is asked here are below 4 KiB.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -226,6 +228,18 @@ impl Control for Qmp {
 
     fn resume(&mut self) -> Result<(), ControlError> {
         self.execute("cont", None).map(drop)
+    }
+
+    fn balloon_statistics(&mut self) -> Result<BalloonStatistics, ControlError> {
+        let wanted = json!({ "path": BALLOON, "property": "guest-stats" });
+        let told = self.execute("qom-get", Some(wanted))?;
+        let left = self.execute("query-balloon", None)?;
+        let whole = self.execute("query-memory-size-summary", None)?;
+        Ok(balloon_statistics(
+            &told["stats"],
+            left["actual"].as_u64(),
+            whole["base-memory"].as_u64(),
+        ))
     }
 
     fn quit(&mut self) -> Result<(), ControlError> {
