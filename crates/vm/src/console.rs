@@ -60,7 +60,7 @@ impl Console {
     }
 
     /// Takes the host's end of a VMM's metrics and opens the file to which they are added (made 0600). A VMM that writes more
-    /// than any does loses what exceeds [`METRICS`].
+    /// than any does loses what exceeds 8 MiB an hour.
     ///
     /// # Errors
     /// When the file cannot be opened.
