@@ -7,11 +7,11 @@
 //!
 //! systemd starts the application as a unit, which writes to named pipes of the agent and tells it by another one how it
 //! ended; beside any other init the agent starts the application itself, as soon as the system is up where the init can say
-//! so ([`inittab`]). The end of the application shuts the machine down in order, and so does the host: the agent asks the
+//! so ([`cue`]). The end of the application shuts the machine down in order, and so does the host: the agent asks the
 //! init, the init ends what runs, the agent last. That signal is when the agent reports; the rest (file systems, the
 //! restart) is the init's.
 
-mod inittab;
+mod cue;
 mod request;
 mod unit;
 
@@ -29,6 +29,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use self::cue::Cue;
 use self::request::Kind;
 use crate::error::InitError;
 use crate::files;
@@ -37,11 +38,12 @@ use crate::launch::{self, Application, Surroundings};
 use crate::mounts::make_directory;
 
 /// Where an image has its init, in this order.
-const INITS: [&str; 5] = [
+const INITS: [&str; 6] = [
     "/sbin/init",
     "/usr/lib/systemd/systemd",
     "/lib/systemd/systemd",
     "/sbin/openrc-init",
+    "/sbin/runit-init",
     "/bin/init",
 ];
 /// What the agent and the unit share.
@@ -49,11 +51,11 @@ const DIRECTORY: &str = "/run/firebuild";
 /// The control group of the agent.
 const GROUP: &str = "/sys/fs/cgroup/firebuild";
 /// The signal by which the init says that the application may start.
-pub(crate) const CUE: i32 = inittab::CUE;
+pub(crate) const CUE: i32 = cue::SIGNAL;
 /// The longest report of an init that cannot be executed, and the longest line of the unit.
 const MAX_TEXT: u64 = 4096;
 
-pub(crate) use inittab::cue_main;
+pub(crate) use cue::cue_main;
 
 /// The init of the image, seen from the agent.
 #[derive(Debug)]
@@ -127,9 +129,9 @@ pub(crate) fn hand_over(
     if argv.is_empty() {
         argv.push(program.display().to_string());
     }
-    let has_cue = has_application && kind != Kind::Systemd && inittab::is_there();
+    let cue = has_application.then(|| Cue::of(kind)).flatten();
     let mut waiting = None;
-    if has_cue {
+    if cue.is_some() {
         // What cannot be found is told now.
         surroundings.look_up(&config.argv)?;
         waiting = Some(Box::new(Waiting {
@@ -137,9 +139,13 @@ pub(crate) fn hand_over(
             surroundings: surroundings.clone(),
         }));
     }
-    become_agent(&program, &argv, has_cue.then_some(kind))?;
+    become_agent(&program, &argv, cue.as_ref())?;
     join_group(journal);
     if has_application && kind != Kind::Systemd && waiting.is_none() {
+        journal.warning(&format!(
+            "the image's init {} does not say when the system is up: the application starts beside its boot",
+            program.display()
+        ));
         application = Some(launch::start(config, surroundings)?);
     }
     Ok(Handed {
@@ -177,7 +183,7 @@ fn find(argv: &[String]) -> Result<PathBuf, InitError> {
         InitError::new(
             FailureReason::NotFound,
             format!(
-                "the image has no init at {what}: take an image with systemd, OpenRC or sysvinit, or --init=vminit"
+                "the image has no init at {what}: take an image with systemd, OpenRC, runit or sysvinit, or --init=vminit"
             ),
         )
     })
@@ -192,15 +198,13 @@ fn own_run() -> Result<(), InitError> {
 
 /// Splits this process: process 1 executes the init, the child comes back as the agent. With `cue` the init is told to
 /// give it.
-fn become_agent(program: &Path, argv: &[String], cue: Option<Kind>) -> Result<(), InitError> {
+fn become_agent(program: &Path, argv: &[String], cue: Option<&Cue>) -> Result<(), InitError> {
     let broken = |error: Errno| InitError::setup("cannot make a pipe", error);
     let (report, init_report) = pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
     let forked = fork().map_err(|error| InitError::setup("cannot start a process", error))?;
     if let Fork::Parent(agent) = forked {
         drop(report);
-        let told = cue.map_or(Ok(()), |kind| {
-            inittab::install(agent, kind == Kind::Busybox)
-        });
+        let told = cue.map_or(Ok(()), |cue| cue.install(agent));
         let problem = match told {
             Ok(()) => execute(program, argv),
             Err(error) => error.to_string(),

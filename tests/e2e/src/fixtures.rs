@@ -199,6 +199,24 @@ pub fn full_base(home: &Home) -> Option<()> {
     bootstrapped(home, &flags, "debian:full")
 }
 
+/// As [`base`], with a further package: `debian:PACKAGE`.
+///
+/// # Panics
+/// When the disk refuses.
+#[must_use]
+pub fn base_with(home: &Home, package: &str) -> Option<()> {
+    let tag = format!("debian:{package}");
+    let flags = [
+        "--bootstrap",
+        "debian:bookworm",
+        "--include",
+        package,
+        "--tag",
+        &tag,
+    ];
+    bootstrapped(home, &flags, &tag)
+}
+
 fn bootstrapped(home: &Home, flags: &[&str], tag: &str) -> Option<()> {
     let name = tag.replace(':', "-");
     let layout = cache().join(format!("{name}.tar"));

@@ -13,7 +13,9 @@ pub mod servers;
 mod skip;
 mod terminal;
 
-pub use fixtures::{Home, base, full_base, kernel_deb, left_in_store, static_program, with_base};
+pub use fixtures::{
+    Home, base, base_with, full_base, kernel_deb, left_in_store, static_program, with_base,
+};
 pub use process::{Done, firebuild, run};
 pub use skip::{missing, skip};
 pub use terminal::Terminal;

@@ -1,4 +1,4 @@
-//! A whole system in a VM: the image's own init is process 1. Debian's systemd, entered by ssh; busybox.
+//! A whole system in a VM: the image's own init is process 1. Debian's systemd, entered by ssh; its runit and OpenRC; busybox.
 #![allow(
     clippy::unwrap_used,
     reason = "helpers of tests: what fails here fails the test"
@@ -7,7 +7,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::{Done, Home, full_base, missing, run, skip};
+use firebuild_e2e::{Done, Home, base_with, full_base, missing, run, skip};
 use serde_json::Value;
 
 /// A system boots slowly under TCG.
@@ -166,6 +166,97 @@ fn systemd_is_process_1_and_ssh_opens_the_door() {
     );
     assert!(console.contains("reboot: Restarting system"), "{console}");
     let _ = fb(&home, &["rm", "sys"]).ok();
+}
+
+/// What the boot does last of all before the services.
+const SLOW: &[u8] = b"#!/bin/sh\nsleep 2; echo boot >>/order\n";
+const SLOW_OF_OPENRC: &[u8] = b"#!/sbin/openrc-run\nstart() { sleep 2; echo boot >>/order; }\n";
+
+/// An init without an inittab, of a package of Debian's: the application starts when the boot is over, once at each start,
+/// and the system ends in order behind it.
+fn boots_first(test: &str, package: &str, comm: &str, slow: (&str, &[u8]), link: &str) {
+    if let Some(program) = missing(&["qemu-system-x86_64", "mmdebstrap"]) {
+        return skip(test, "vm", &format!("{program} is not installed"));
+    }
+    let Some(home) = Home::with_kernel() else {
+        return skip(test, "vm", "no kernel package");
+    };
+    if base_with(&home, package).is_none() {
+        return skip(test, "mirror", "no base could be bootstrapped");
+    }
+    let (path, script) = slow;
+    let dockerfile = format!(
+        "FROM debian:{package}\nCOPY --chmod=0755 slow {path}\nRUN ln -s {path} {link} && touch /order && chmod 666 /order\n"
+    );
+    let context = home.context(
+        "ctx",
+        &[("Dockerfile", dockerfile.as_bytes()), ("slow", script)],
+    );
+    let _ = home.build("test/init:2", &context).ok();
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "i",
+        "--init",
+        "system",
+        "--mem",
+        "256",
+        "--network",
+        "none",
+    ];
+    let command = ["-u", "games", "test/init:2", "--", "sh", "-c"];
+    let app = "echo \"as $(id -un) beside $(cat /proc/1/comm)\"; echo application >>/order\n\
+               trap 'echo it stops; exit 4' TERM; while :; do sleep 0.1; done";
+    let _ = fb(&home, &[&flags[..], &command, &[app]].concat()).ok();
+    let logs = || fb(&home, &["logs", "i"]).ok().out();
+    let console = || fb(&home, &["logs", "--console", "i"]).out();
+    let said = format!("as games beside {comm}");
+    for start in 1..=2 {
+        let begin = Instant::now();
+        while logs().matches(&said).count() != start {
+            assert!(begin.elapsed() < LIMIT, "{}\n{}", logs(), console());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let order = fb(&home, &["exec", "i", "cat", "/order"]).ok().out();
+        assert_eq!(order, "boot\napplication\n".repeat(start), "{}", console());
+        let _ = fb(&home, &["stop", "-t", "60", "i"]).ok();
+        let seen = fb(&home, &["inspect", "i"]).ok().stdout;
+        let seen: Value = serde_json::from_slice(&seen).unwrap();
+        assert_eq!(seen.pointer("/State/ExitCode").unwrap(), 4, "{}", console());
+        assert!(
+            console().contains("reboot: Restarting system"),
+            "{}",
+            console()
+        );
+        assert_eq!(logs().matches("it stops").count(), start, "{}", logs());
+        if start == 1 {
+            let _ = fb(&home, &["start", "i"]).ok();
+        }
+    }
+    let _ = fb(&home, &["rm", "i"]).ok();
+}
+
+#[test]
+fn runit_boots_and_then_the_application_starts() {
+    boots_first(
+        "runit_boots_and_then_the_application_starts",
+        "runit-init",
+        "runit",
+        ("/etc/init.d/slow", SLOW),
+        "/etc/rcS.d/S99slow",
+    );
+}
+
+#[test]
+fn openrc_boots_and_then_the_application_starts() {
+    boots_first(
+        "openrc_boots_and_then_the_application_starts",
+        "openrc",
+        "openrc-init",
+        ("/etc/init.d/slow", SLOW_OF_OPENRC),
+        "/etc/runlevels/default/slow",
+    );
 }
 
 const INITTAB: &[u8] =

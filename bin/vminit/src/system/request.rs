@@ -4,14 +4,25 @@
 //! |---|---|
 //! | systemd | SIGRTMIN+5 (`systemd(1)`) |
 //! | busybox | SIGTERM; SIGINT would be whatever its inittab has for Ctrl+Alt+Delete, often nothing |
+//! | runit | its own `runit-init 6`, which knows where this build of it looks for the order |
+//! | openrc-init | SIGINT (`openrc-init(8)`): a restart |
 //! | sysvinit | its control pipe (`initctl`): runlevel 6, as `shutdown -r` does |
 //! | any other | SIGINT: Ctrl+Alt+Delete |
 
 use std::path::Path;
+use std::process::Command;
 
 use firebuild_sys::signal;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::Pid;
+
+/// Where runit has the program that tells it.
+const RUNIT_INITS: [&str; 4] = [
+    "/sbin/runit-init",
+    "/usr/bin/runit-init",
+    "/lib/runit/runit-init",
+    "/usr/lib/runit/runit-init",
+];
 
 const SYSTEMD_REBOOT: i32 = 34 + 5;
 const SIGTERM: i32 = 15;
@@ -24,6 +35,8 @@ const CONTROL: [&str; 2] = ["/run/initctl", "/dev/initctl"];
 pub(super) enum Kind {
     Systemd,
     Busybox,
+    Runit,
+    OpenRc,
     Other,
 }
 
@@ -34,6 +47,8 @@ impl Kind {
         match real.file_name().and_then(|name| name.to_str()) {
             Some("systemd") => Kind::Systemd,
             Some("busybox" | "busybox.static") => Kind::Busybox,
+            Some("runit" | "runit-init") => Kind::Runit,
+            Some("openrc-init") => Kind::OpenRc,
             _ => Kind::Other,
         }
     }
@@ -43,10 +58,22 @@ impl Kind {
         match self {
             Kind::Systemd => signal::send(Pid::INIT, SYSTEMD_REBOOT),
             Kind::Busybox => signal::send(Pid::INIT, SIGTERM),
+            Kind::Runit => runit_init_6(),
+            Kind::OpenRc => signal::send(Pid::INIT, SIGINT),
             Kind::Other if CONTROL.into_iter().any(take_runlevel_6) => Ok(()),
             Kind::Other => signal::send(Pid::INIT, SIGINT),
         }
     }
+}
+
+/// Asks runit by its own program.
+fn runit_init_6() -> std::io::Result<()> {
+    let program = RUNIT_INITS.into_iter().find(|at| Path::new(at).exists());
+    let Some(program) = program else {
+        return signal::send(Pid::INIT, SIGINT);
+    };
+    // Who reaps everything reaps it.
+    Command::new(program).arg("6").spawn().map(drop)
 }
 
 /// Asks sysvinit by its control pipe, where there is one that somebody reads.
@@ -84,6 +111,8 @@ mod tests {
         for (program, kind) in [
             ("/no/systemd", Kind::Systemd),
             ("/no/busybox", Kind::Busybox),
+            ("/no/runit-init", Kind::Runit),
+            ("/no/openrc-init", Kind::OpenRc),
             ("/no/init", Kind::Other),
         ] {
             assert_eq!(Kind::of(Path::new(program)), kind);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::request::Request;
 
 /// Programs that are inits, by their paths in images.
-const INITS: [&str; 9] = [
+const INITS: [&str; 12] = [
     "/sbin/init",
     "/usr/sbin/init",
     "/bin/init",
@@ -16,6 +16,9 @@ const INITS: [&str; 9] = [
     "/bin/systemd",
     "/usr/bin/systemd",
     "/sbin/openrc-init",
+    "/usr/sbin/openrc-init",
+    "/sbin/runit-init",
+    "/usr/bin/runit-init",
 ];
 /// Commands of base images that wait for somebody to type.
 const SHELLS: [&str; 6] = ["sh", "/bin/sh", "bash", "/bin/bash", "ash", "/bin/ash"];
