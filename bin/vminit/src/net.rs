@@ -1,8 +1,10 @@
 //! The network: `lo`, and the interfaces of the configuration with their addresses and routes.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
+
 use firebuild_guest_proto::{FailureReason, Interface, InterfaceRef, MacAddress};
 use firebuild_sys::net::{
-    add_address, add_route, link_up, no_duplicate_address_detection, set_mtu,
+    add_address, add_route, link_up, no_duplicate_address_detection, no_link_local_address, set_mtu,
 };
 
 use crate::error::InitError;
@@ -42,9 +44,17 @@ fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<()
         .iter()
         .any(|cidr| cidr.address.is_ipv6());
     // Whoever gives the addresses knows that nobody else has them; IPv6 is to work from the application's first moment.
-    // Whoever gives the addresses knows that nobody else has them; IPv6 is to work from the application's first moment.
     if ipv6 && let Err(error) = no_duplicate_address_detection(name) {
         journal.debug(&format!("IPv6 of {name} begins later: {error}"));
+    }
+    let own = interface
+        .addresses
+        .iter()
+        .find_map(|cidr| link_local(cidr.address));
+    if own.is_some()
+        && let Err(error) = no_link_local_address(name)
+    {
+        journal.debug(&format!("{name} has another link-local address: {error}"));
     }
     for cidr in &interface.addresses {
         let outcome = add_address(name, cidr.address, cidr.prefix);
@@ -69,7 +79,31 @@ fn set_up(name: &str, interface: &Interface, journal: &mut Journal) -> Result<()
             journal,
         )?;
     }
+    let gateways = interface.routes.iter().filter_map(|route| route.gateway);
+    if let (Some(address), Some(gateway)) = (own, gateways.filter_map(link_local).next())
+        && let Err(error) = present(name, address, gateway)
+    {
+        journal.debug(&format!("cannot be seen by {gateway}: {error}"));
+    }
     Ok(())
+}
+
+/// Lets the gateway see this link-local address: to send anything there the kernel asks for the gateway's hardware address,
+/// and that question has ours. passt sends clients of the host's `::1` where it has seen the guest.
+fn present(name: &str, address: Ipv6Addr, gateway: Ipv6Addr) -> std::io::Result<()> {
+    let index = fs_err::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
+    let index = index.trim_end().parse().map_err(std::io::Error::other)?;
+    let at = |address, port| SocketAddrV6::new(address, port, 0, index);
+    let socket = UdpSocket::bind(at(address, 0))?;
+    // The port of those who throw everything away.
+    socket.send_to(&[], at(gateway, 9)).map(drop)
+}
+
+fn link_local(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
+        _ => None,
+    }
 }
 
 fn judge(

@@ -85,6 +85,15 @@ pub fn no_duplicate_address_detection(name: &str) -> io::Result<()> {
     fs_err::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0")
 }
 
+/// Keeps the kernel from giving a link a link-local address of its own making: it is to have another one. Call it before
+/// [`link_up`].
+///
+/// # Errors
+/// As [`no_duplicate_address_detection`].
+pub fn no_link_local_address(name: &str) -> io::Result<()> {
+    fs_err::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1")
+}
+
 /// Gives a link an address with a prefix length in bits; setting it again changes nothing. IPv6 addresses can be used at
 /// once (no duplicate address detection).
 ///

@@ -21,6 +21,9 @@ pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub const DNS_IPV4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// IPv6 address of the guest; the network has 64 bits. Unique local, so IPv4 is preferred for names that have both.
 pub const GUEST_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xfb, 0, 0, 0, 0, 0, 0x15);
+/// Link-local address of the guest. One of its own making would come up to a second after its link, and a client at the
+/// host's `::1`, for whom passt looks for the guest there, would wait for ten.
+pub const GUEST_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xfb, 0x15);
 /// IPv6 gateway of the guest. Link-local: only then passt lets the guest's answers to clients at the host's `::1` through.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xfb, 2);
 /// MTU of the guest's interface in bytes: the largest that passt takes; its segments are cut by the host's sockets.
@@ -48,10 +51,10 @@ pub fn guest_network(host: &HostNetwork) -> GuestNetwork {
     let mut routes = vec![Route::default_via(GATEWAY_IPV4.into())];
     let ipv6 = host.ipv6_route.is_some();
     if ipv6 {
-        addresses.push(Cidr {
-            address: GUEST_IPV6.into(),
+        addresses.extend([GUEST_IPV6, GUEST_LINK_LOCAL].map(|address| Cidr {
+            address: address.into(),
             prefix: 64,
-        });
+        }));
         routes.push(Route::default_via(GATEWAY_IPV6.into()));
     }
     let reachable = |server: &IpAddr| ipv6 || server.is_ipv4();
@@ -90,8 +93,8 @@ pub fn resolv_conf(network: &GuestNetwork, host: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Arguments of passt for a guest with these published ports and this MTU in bytes. `socket` is the number of the descriptor that leads to the guest, `ready` that
-/// of the pipe on which it reports that it listens.
+/// Arguments of passt for a guest with these published ports and this MTU in bytes. `socket` is the number of the descriptor
+/// that leads to the guest, `ready` that of the pipe on which it reports that it listens.
 #[must_use]
 pub fn passt_args(
     publish: &[PortPublish],

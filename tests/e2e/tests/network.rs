@@ -1,8 +1,10 @@
 //! User-mode networking as users see it: out of the guest, in by published ports, never to the host's loopback. Each test
 //! runs in a network namespace of its own, with another one behind it as the outside.
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use firebuild_e2e::netns::{
@@ -74,6 +76,43 @@ fn a_guest_reaches_the_outside_and_not_the_hosts_loopback() {
         "{}",
         done.out()
     );
+}
+
+/// By `::1` passt looks for the guest at its link-local address, which therefore is there before the application is.
+#[test]
+fn a_client_at_the_hosts_ipv6_loopback_is_heard_in_the_first_second() {
+    let test = "a_client_at_the_hosts_ipv6_loopback_is_heard_in_the_first_second";
+    if !in_namespace(test) {
+        return;
+    }
+    let _outside = Outside::make();
+    let Some(home) = home(test) else { return };
+    let mut run = home.command([
+        "run",
+        "--rm",
+        "--name",
+        "early",
+        "-p",
+        "[::]:8443:7000",
+        "net:1",
+        "--",
+        "net serve 7000 & sleep 0.1; ip -6 -o addr show dev eth0; echo listening; wait",
+    ]);
+    let mut run = run.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(run.stdout.take().unwrap());
+    while !said.ends_with("listening\n") {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let begin = Instant::now();
+    let answer = ask_tcp("[::1]:8443");
+    let took = begin.elapsed();
+    let _ = home.fb(["kill", "early"]).ok();
+    let _ = run.wait();
+    assert_eq!(answer.unwrap(), "guest-tcp hi", "after {took:?}\n{said}");
+    // One of its own, and no other.
+    assert_eq!(said.matches("inet6 fe80::").count(), 1, "{said}");
+    assert!(said.contains("inet6 fe80::fb:15/64"), "{said}");
 }
 
 #[test]

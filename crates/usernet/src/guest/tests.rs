@@ -21,7 +21,11 @@ fn has(args: &[String], words: &[&str]) -> bool {
 #[test]
 fn the_guest_has_ipv6_where_the_host_has_a_way_out() {
     let both = guest_network(&host(true, true, &["192.0.2.1", "2001:db8::1"]));
-    assert_eq!(both.interface.addresses.len(), 2);
+    assert_eq!(
+        both.interface.addresses.len(),
+        3,
+        "of each protocol, and link-local"
+    );
     assert_eq!(both.interface.routes.len(), 2);
     assert_eq!(both.nameservers.len(), 2);
     assert_eq!(both.search, ["example"]);
