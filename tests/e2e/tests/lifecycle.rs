@@ -32,6 +32,69 @@ fn home(test: &str) -> Option<Home> {
     Some(home)
 }
 
+/// A VMM that hangs for longer than a command waits has not obeyed, as far as anybody has been told: when it comes back to
+/// itself and does, the guest goes on all the same.
+#[test]
+fn a_pause_that_nobody_waits_for_any_more_is_undone() {
+    let test = "a_pause_that_nobody_waits_for_any_more_is_undone";
+    let Some(home) = home(test) else { return };
+    let cache = home.path().join("elsewhere");
+    let cache = format!("--run-cache={}", cache.display());
+    let fb = |args: &[&str]| -> Done {
+        let args = args.iter().copied().chain([cache.as_str()]);
+        run(&mut home.command(args), LIMIT)
+    };
+    let counter = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.1; done";
+    let flags = ["-d", "--name=counts", "--network=none", &cache];
+    let started = run(&mut home.command(vm(&flags, &["sh", "-c", counter])), LIMIT);
+    let _ = started.ok();
+    let counted = || fb(&["logs", "counts"]).ok().out().lines().count();
+    let goes_on = || {
+        let (before, begin) = (counted(), Instant::now());
+        while counted() < before + 3 {
+            assert!(begin.elapsed() < LIMIT, "it stands at {before}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    goes_on();
+    let state = || -> Value {
+        let seen: Value = serde_json::from_slice(&fb(&["inspect", "counts"]).ok().stdout).unwrap();
+        seen["State"].clone()
+    };
+    // With this the connection is made.
+    let _ = fb(&["pause", "counts"]).ok();
+    let _ = fb(&["unpause", "counts"]).ok();
+    let vmm = Pid::from_raw(i32::try_from(state()["Pid"].as_i64().unwrap()).unwrap()).unwrap();
+    kill_process(vmm, Signal::STOP).unwrap();
+    let refused = fb(&["pause", "counts"]).exits(1).err();
+    assert!(refused.contains("did not answer stop in time"), "{refused}");
+    assert_eq!(state()["Status"], "running");
+    kill_process(vmm, Signal::CONT).unwrap();
+    goes_on();
+    assert_eq!(state()["Status"], "running");
+    let _ = fb(&["pause", "counts"]).ok();
+    assert_eq!(state()["Status"], "paused");
+    let _ = fb(&["unpause", "counts"]).ok();
+    goes_on();
+
+    // Its metadata are found where its record is, and nowhere else.
+    let value = ["mmds", "get", "counts", "latest/meta-data/more"];
+    let patch = home.path().join("patch.json");
+    fs_err::write(&patch, r#"{"latest": {"meta-data": {"more": "of it"}}}"#).unwrap();
+    let patch = patch.display().to_string();
+    let _ = fb(&["mmds", "patch", "counts", &patch]).ok();
+    assert_eq!(fb(&value).ok().out(), "of it\n");
+    let other = r#"{"latest": {"meta-data": {"more": "and more"}}}"#;
+    fs_err::write(&patch, other).unwrap();
+    let _ = fb(&["mmds", "put", "counts", &patch]).ok();
+    assert_eq!(fb(&value).ok().out(), "and more\n");
+    for args in [&value[..], &["mmds", "put", "counts", &patch]] {
+        let elsewhere = run(&mut home.command(args.iter().copied()), LIMIT).exits(1);
+        assert!(elsewhere.err().contains("counts"), "{}", elsewhere.err());
+    }
+    let _ = fb(&["rm", "-f", "counts"]).ok();
+}
+
 fn vm<'a>(flags: &[&'a str], words: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["run", "--mem", "192"];
     args.extend(flags);

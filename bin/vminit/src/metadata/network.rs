@@ -31,6 +31,8 @@ use crate::journal::Journal;
 use crate::modules::Spare;
 
 const PORT: u16 = 80;
+/// The network namespace that this thread is in; there is one thread, but for tests.
+const HERE: &str = "/proc/thread-self/ns/net";
 /// Where the socket is bound in truth: a port that no application listens on (`tcpmux`).
 const OWN_PORT: u16 = 1;
 /// Connections that wait for the init.
@@ -78,7 +80,7 @@ fn steered(outside: &[String]) -> std::io::Result<Reachable> {
     bind(&socket, &SocketAddrAny::from(own))?;
     listen_on(&socket, BACKLOG)?;
     let closed: std::io::Result<Vec<u32>> = outside.iter().map(|name| link_index(name)).collect();
-    let here = fs_err::File::open("/proc/self/ns/net")?;
+    let here = fs_err::File::open(HERE)?;
     let to = SocketAddrV4::new(METADATA_ADDRESS, PORT);
     let steering = steer(to, socket.as_fd(), &closed?, here.as_fd())?;
     add_host_address("lo", METADATA_ADDRESS)?;
@@ -90,7 +92,7 @@ fn steered(outside: &[String]) -> std::io::Result<Reachable> {
 
 /// A listener in a network namespace of its own, which lives as long as it does, and the way there.
 fn in_a_namespace() -> std::io::Result<TcpListener> {
-    let here = fs_err::File::open("/proc/self/ns/net")?;
+    let here = fs_err::File::open(HERE)?;
     unshare(Namespaces::NET)?;
     let made = far_side();
     // Whatever came of it: the rest of the init belongs where it was.
@@ -114,11 +116,61 @@ fn in_a_namespace() -> std::io::Result<TcpListener> {
 
 /// The listener, and the namespace that this thread is in.
 fn far_side() -> std::io::Result<(TcpListener, fs_err::File)> {
-    let there = fs_err::File::open("/proc/self/ns/net")?;
+    let there = fs_err::File::open(HERE)?;
     // Of this namespace alone, and there before the link is.
     add_address("lo", IpAddr::from(METADATA_ADDRESS), 32)?;
     link_up("lo")?;
     let listener = TcpListener::bind(SocketAddr::from((METADATA_ADDRESS, PORT)))?;
     listener.set_nonblocking(true)?;
     Ok((listener, there))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use firebuild_guest_proto::metadata::METADATA_ADDRESS;
+    use firebuild_sys::namespace::{Namespaces, unshare};
+    use firebuild_sys::net::link_up;
+
+    use super::{NEAR, OWN_PORT, PORT, listen};
+    use crate::journal::Journal;
+    use crate::modules::Spare;
+
+    /// Somebody has the port to which connections would be steered, so that the kernel's other way is taken.
+    #[test]
+    fn what_cannot_be_steered_has_a_namespace_of_its_own() {
+        let name = "what_cannot_be_steered_has_a_namespace_of_its_own";
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP {name}: needs root");
+            return;
+        }
+        // The namespace is this thread's, and goes with it.
+        let test = std::thread::spawn(|| {
+            unshare(Namespaces::NET).unwrap();
+            link_up("lo").unwrap();
+            let before = fs_err::read_link(super::HERE).unwrap();
+            let _taken = TcpListener::bind(("0.0.0.0", OWN_PORT)).unwrap();
+            let reachable = listen(&[], Spare::default(), &mut Journal::new()).unwrap();
+            assert!(reachable._steering.is_none());
+            assert_eq!(fs_err::read_link(super::HERE).unwrap(), before);
+            let links = fs_err::read_to_string("/proc/thread-self/net/dev").unwrap();
+            assert!(links.contains(NEAR), "{links}");
+
+            // Its port is the application's, too.
+            let all = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
+            all.set_nonblocking(true).unwrap();
+            let mut client = TcpStream::connect((METADATA_ADDRESS, PORT)).unwrap();
+            let (mut served, peer) = reachable.listener.accept().unwrap();
+            assert_eq!(peer.ip(), super::NEAR_ADDRESS);
+            assert_eq!(all.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+            served.set_nonblocking(false).unwrap();
+            client.write_all(b"ask").unwrap();
+            let mut asked = [0; 3];
+            served.read_exact(&mut asked).unwrap();
+            assert_eq!(&asked, b"ask");
+        });
+        test.join().unwrap();
+    }
 }
