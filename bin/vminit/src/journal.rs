@@ -18,18 +18,21 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// A journal that has no console yet.
+    /// A journal on the console of the file system that the kernel begins with, which has a node for it on most kernels:
+    /// what fails before `/dev` is there is told too.
     pub(crate) fn new() -> Journal {
         Journal {
-            console: None,
+            console: open_console(),
             level: LogLevel::default(),
             waiting: Vec::new(),
         }
     }
 
-    /// Opens the console, now that its device node is there. A machine may have none.
+    /// Opens the console, now that its device node is certainly there. A machine may have none.
     pub(crate) fn open_console(&mut self) {
-        self.console = open_console();
+        if let Some(console) = open_console() {
+            self.console = Some(console);
+        }
     }
 
     pub(crate) fn set_level(&mut self, level: LogLevel) {

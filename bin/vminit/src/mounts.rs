@@ -41,7 +41,14 @@ pub(crate) fn early() -> Result<(), InitError> {
     for (place, filesystem) in [("/dev", "devtmpfs"), ("/sys", "sysfs")] {
         make_directory(place, 0o755)?;
         mount(filesystem, place, filesystem, MountFlags::NOSUID, None).map_err(|error| {
-            InitError::setup(format!("cannot mount {filesystem} on {place}"), error)
+            let remedy = match error {
+                Errno::NODEV => "; the kernel was built without it, and a guest needs it",
+                _ => "",
+            };
+            InitError::setup(
+                format!("cannot mount {filesystem} on {place}{remedy}"),
+                error,
+            )
         })?;
     }
     Ok(())

@@ -212,6 +212,19 @@ impl Machine {
         left.elapsed()
     }
 
+    /// Waits for the end of a machine that has nothing to say on the channel; what its console shows.
+    pub(crate) fn died(mut self) -> String {
+        while self.qemu.try_wait().unwrap().is_none() {
+            assert!(
+                self.started.elapsed() < PATIENCE,
+                "the machine did not end; {}",
+                self.story()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.console()
+    }
+
     pub(crate) fn send(&mut self, message: &HostMessage) {
         self.mux.send_control(&message.encode().unwrap()).unwrap();
     }
