@@ -22,6 +22,7 @@ pub struct Owner {
 /// | `name` | of passwd | primary group of passwd |
 /// | `root` | 0 | 0, without a lookup |
 /// | `:group` | 0 | the group's |
+/// | `user:` | the user's | 0 |
 /// | a name that no file has | 0 | 0 for a user, the gid of the user part for a group |
 ///
 /// `accounts` is what the destination holds at that point; `None` where there is nothing to look names up in (a stage that
@@ -53,7 +54,7 @@ pub fn resolve_chown(accounts: Option<&Accounts>, spec: &str) -> Result<Owner, A
     if let Some(text) = group_text {
         match chown_part(text, Id::Group)? {
             Part::Number(gid) => owner.gid = gid,
-            Part::Name("") => {}
+            Part::Name("") => owner.gid = 0,
             Part::Name(name) => {
                 if let Some(group) = known(accounts, Id::Group, name)?.group_by_name(name) {
                     owner.gid = group.gid;

@@ -141,7 +141,8 @@ fn owners_by_the_rules_of_copy() {
         ("nobody:disk", 0, 6),
         ("nobody:nogroup", 0, 0),
         ("app:nogroup", 1000, 1001),
-        ("app:", 1000, 1001),
+        ("app:", 1000, 0),
+        ("55:", 55, 0),
         ("", 0, 0),
     ];
     for (text, uid, gid) in table {

@@ -5,6 +5,11 @@
 //! works below an excluded directory, so a walk may leave a directory out only when [`IgnorePatterns::skips_below`]
 //! says so.
 //!
+//! As BuildKit walks a context, a pattern is not looked at where it would change nothing: a plain one where the patterns before it
+//! ignore the path already, an exception where they do not. For an exception that names a directory this can be seen: `!d` brings
+//! back everything in `d` where `d` itself was ignored before, and nothing of it where only the files in it were (`**/*.txt` and
+//! then `!d` leaves `d/a.txt` out). docker's own builder of old, which looked at each path alone, brought those back.
+//!
 //! Paths are relative to the root, with slashes, without `.` and `..`; any bytes. To hold one against a pattern takes at most
 //! the product of their lengths.
 
@@ -15,7 +20,7 @@ use crate::limits::{MAX_FILE_BYTES, MAX_IGNORE_PATTERNS};
 
 mod steps;
 
-use steps::Steps;
+use steps::{Places, Steps};
 
 /// An ordered list of patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,11 +161,25 @@ impl IgnorePatterns {
         if path.is_empty() || path == b"." {
             return false;
         }
-        // The last pattern that matches decides.
-        self.patterns
-            .iter()
-            .rfind(|pattern| pattern.matcher.covers(path))
-            .is_some_and(|pattern| !pattern.exception)
+        if !self.has_exceptions {
+            return self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.matcher.covers(path));
+        }
+        let mut walks: Vec<Walk<'_>> = self.patterns.iter().map(Walk::new).collect();
+        let mut ignored = false;
+        for end in ends(path) {
+            ignored = false;
+            for walk in &mut walks {
+                let matches = walk.matches(path, end);
+                walk.covers |= matches && walk.pattern.exception == ignored;
+                if walk.covers {
+                    ignored = !walk.pattern.exception;
+                }
+            }
+        }
+        ignored
     }
 
     /// Whether a directory is ignored with everything in it, so that a walk need not enter it.
@@ -171,12 +190,54 @@ impl IgnorePatterns {
             return false;
         }
         let below = [directory, b"/"].concat();
-        !self.patterns.iter().any(|pattern| {
-            // An exception that covers the directory itself has been outdone by a later pattern already.
-            pattern.exception
-                && !pattern.matcher.covers(directory)
-                && pattern.matcher.may_match_below(&below)
-        })
+        !self
+            .patterns
+            .iter()
+            .any(|pattern| pattern.exception && pattern.matcher.may_match_below(&below))
+    }
+}
+
+/// One pattern on its way along a path.
+struct Walk<'p> {
+    pattern: &'p IgnorePattern,
+    /// It was looked at and matched, here or at a directory above.
+    covers: bool,
+    /// Where a pattern of steps is, with the length that it has taken; none where it can match no more.
+    at: Option<(Places<'p>, usize)>,
+}
+
+impl<'p> Walk<'p> {
+    fn new(pattern: &'p IgnorePattern) -> Self {
+        let at = match &pattern.matcher {
+            Matcher::Steps(steps) => Some((steps.start(), 0)),
+            _ => None,
+        };
+        Self {
+            pattern,
+            covers: false,
+            at,
+        }
+    }
+
+    /// Whether the pattern matches the path up to an end, directories above it left aside. Ends come in their order.
+    fn matches(&mut self, path: &[u8], end: usize) -> bool {
+        let here = &path[..end];
+        match &self.pattern.matcher {
+            Matcher::Exact(text) => here == text,
+            Matcher::Prefix(text) => here.starts_with(text),
+            Matcher::Suffix(text) => is_suffix(text, here),
+            Matcher::Steps(_) => {
+                let Some((places, taken)) = &mut self.at else {
+                    return false;
+                };
+                if !places.take_all(&here[*taken..]) {
+                    self.at = None;
+                    return false;
+                }
+                *taken = end;
+                places.hold_the_end()
+            }
+        }
     }
 }
 
@@ -207,9 +268,7 @@ impl Matcher {
                 .is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
             // What is below a path begins as the path does.
             Self::Prefix(text) => path.starts_with(text),
-            Self::Suffix(text) => with_parents(path).any(|path| {
-                path.ends_with(text) || text.strip_prefix(b"/").is_some_and(|rest| path == rest)
-            }),
+            Self::Suffix(text) => ends(path).any(|end| is_suffix(text, &path[..end])),
             Self::Steps(steps) => steps.cover(path),
         }
     }
@@ -225,10 +284,15 @@ impl Matcher {
     }
 }
 
-/// The path and every directory above it.
-fn with_parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = (0..path.len()).filter(|&at| path[at] == b'/');
-    ends.chain([path.len()]).map(|end| &path[..end])
+/// Where the directories above a path end, and the path.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> {
+    let above = (0..path.len()).filter(|&at| path[at] == b'/');
+    above.chain([path.len()])
+}
+
+/// Whether `**text` matches a path.
+fn is_suffix(text: &[u8], path: &[u8]) -> bool {
+    path.ends_with(text) || text.strip_prefix(b"/").is_some_and(|rest| path == rest)
 }
 
 /// Cleans a path like Go's `filepath.Clean`, then cuts a leading slash.

@@ -33,8 +33,7 @@ impl Chmod {
     pub fn parse(text: &str) -> Result<Self, ChmodError> {
         let wrong = || ChmodError(text.to_owned());
         if text.starts_with(|c: char| c.is_ascii_digit()) {
-            let digits = text.strip_prefix("0o").unwrap_or(text);
-            return match u16::from_str_radix(digits, 8) {
+            return match u16::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o7777 => Ok(Self::Octal(mode)),
                 _ => Err(wrong()),
             };
@@ -182,7 +181,7 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["10000", "8", "", "u", "u+y", "z+r", "7a", "-1"] {
+        for text in ["10000", "8", "", "u", "u+y", "z+r", "7a", "-1", "0o755"] {
             assert!(Chmod::parse(text).is_err(), "{text}");
         }
     }

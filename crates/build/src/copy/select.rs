@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use firebuild_dockerfile::{IgnorePatterns, glob_match, has_wildcard};
 use firebuild_rootfs::path;
-use firebuild_rootfs::tree::{Follow, InodeId, Tree};
+use firebuild_rootfs::tree::{Follow, InodeId, Tree, TreeError};
 
 use super::{CopyError, CopyErrorKind};
 
@@ -84,14 +84,9 @@ pub fn select(
         } else {
             Follow::All
         };
-        let id = tree.lookup(&path, follow).map_err(|error| {
-            let shown = path::escape(&path);
-            CopyError::caused(
-                CopyErrorKind::NotFound,
-                format!("\"/{shown}\" not found"),
-                error,
-            )
-        })?;
+        let id = tree
+            .lookup(&path, follow)
+            .map_err(|error| not_found(&path, error))?;
         selected.push(Selected {
             tree: selection.tree,
             id,
@@ -101,6 +96,11 @@ pub fn select(
         });
     }
     Ok(selected)
+}
+
+fn not_found(path: &[u8], error: TreeError) -> CopyError {
+    let text = format!("\"/{}\" not found", path::escape(path));
+    CopyError::caused(CopyErrorKind::NotFound, text, error)
 }
 
 /// Whether an exception may match something below an excluded path.
@@ -133,7 +133,8 @@ fn component_offset(path: &[u8], number: usize) -> usize {
     slashes.nth(number - 1).unwrap_or(path.len())
 }
 
-/// All paths that a pattern matches, in the order of a walk.
+/// All paths that a pattern matches, in the order of a walk. None is no error, but the directory before the first wildcard
+/// has to be there.
 fn expand(tree: &Tree, pattern: &str, any_depth: bool) -> Result<Vec<Vec<u8>>, CopyError> {
     let components: Vec<&str> = pattern.split('/').collect();
     for component in &components {
@@ -144,8 +145,11 @@ fn expand(tree: &Tree, pattern: &str, any_depth: bool) -> Result<Vec<Vec<u8>>, C
         .take_while(|component| !has_wildcard(component))
         .count();
     let base = components[..plain].join("/").into_bytes();
-    let Ok(start) = tree.lookup(&base, Follow::All) else {
-        return Ok(Vec::new());
+    let start = match tree.lookup(&base, Follow::All) {
+        Ok(start) => start,
+        // With `--parents` the whole is a pattern, which may match nothing.
+        Err(_) if any_depth => return Ok(Vec::new()),
+        Err(error) => return Err(not_found(&base, error)),
     };
     let mut found = Vec::new();
     // Two `**` lead to the same place in many ways; each is gone once.

@@ -68,20 +68,17 @@ impl Steps {
 
     /// Whether a path can match that has something behind these bytes.
     pub(super) fn go_on_behind(&self, bytes: &[u8]) -> bool {
-        let mut places = Places::at_start(&self.0);
-        let mut at = 0;
-        while let Some((c, length)) = decode(&bytes[at..]) {
-            if !places.take(c) {
-                return false;
-            }
-            at += length;
-        }
-        true
+        self.start().take_all(bytes)
+    }
+
+    /// Where a walk along a path begins.
+    pub(super) fn start(&self) -> Places<'_> {
+        Places::at_start(&self.0)
     }
 }
 
 /// The places in a pattern that have been reached, one bit each, and one for its end.
-struct Places<'s> {
+pub(super) struct Places<'s> {
     steps: &'s [Step],
     now: Vec<u64>,
     next: Vec<u64>,
@@ -100,9 +97,22 @@ impl<'s> Places<'s> {
         places
     }
 
-    fn hold_the_end(&self) -> bool {
+    /// Whether what was taken so far matches.
+    pub(super) fn hold_the_end(&self) -> bool {
         let end = self.steps.len();
         self.now[end / 64] & (1 << (end % 64)) != 0
+    }
+
+    /// Takes all characters; whether any place is left.
+    pub(super) fn take_all(&mut self, bytes: &[u8]) -> bool {
+        let mut at = 0;
+        while let Some((c, length)) = decode(&bytes[at..]) {
+            if !self.take(c) {
+                return false;
+            }
+            at += length;
+        }
+        true
     }
 
     /// Takes one character; whether any place is left.

@@ -68,6 +68,15 @@ fn a_wildcard_may_match_nothing_and_a_plain_path_may_not() {
         plain.layer().unwrap_err().to_string(),
         "\"/none\" not found"
     );
+    // Where the directory of a wildcard is not there, something is misspelt.
+    let in_none = Copy {
+        patterns: &["none/*.txt"],
+        ..plain
+    };
+    assert_eq!(
+        in_none.layer().unwrap_err().to_string(),
+        "\"/none\" not found"
+    );
 }
 
 #[test]
