@@ -5,7 +5,8 @@
 //! the same id hold the same files, however they were made. Cache keys are built on it.
 //!
 //! The [`Tree`] of a chain is made when somebody asks for it, from the tree of the nearest ancestor that has one, by
-//! applying the layers between. A cached build asks for none.
+//! applying the layers between. On the way the image that the chain begins with gets its own, which stays: what begins there
+//! next reads none of the image's layers again. A cached build asks for none.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -115,7 +116,7 @@ impl Chain {
     /// # Errors
     /// When a layer is missing or damaged, or cannot be applied.
     pub fn tree(&self, store: &Store) -> Result<Arc<Tree>, ContentError> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<(Digest, &Self)> = Vec::new();
         let mut at = self;
         let mut found = None;
         loop {
@@ -129,7 +130,7 @@ impl Chain {
             }
             match (&at.layer, &at.parent) {
                 (Some(layer), Some(parent)) => {
-                    missing.push(layer.diff_id);
+                    missing.push((layer.diff_id, at));
                     at = parent;
                 }
                 _ => break,
@@ -140,13 +141,18 @@ impl Chain {
             Some(tree) => Arc::unwrap_or_clone(tree),
             None => Tree::new(),
         };
-        for diff_id in missing.iter().rev() {
+        // The image, if the tree grows beyond it: its topmost layer is the last that nothing has made here.
+        let image = missing.iter().position(|(_, chain)| chain.is_image());
+        for (index, (diff_id, chain)) in missing.iter().enumerate().rev() {
             let layer = read_layer(store, diff_id)?;
             tree.apply(&layer)
                 .map_err(|error| ContentError::apply(*diff_id, error))?;
+            if image == Some(index) && index > 0 {
+                chain.keep(&Arc::new(tree.clone()));
+            }
         }
         let tree = Arc::new(tree);
-        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&tree));
+        self.keep(&tree);
         Ok(tree)
     }
 
@@ -162,8 +168,25 @@ impl Chain {
         };
         let mut tree = Arc::unwrap_or_clone(tree);
         if tree.apply(layer).is_ok() {
-            *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tree));
+            self.keep(&Arc::new(tree));
         }
+    }
+
+    /// The tree of the longest beginning of this chain, of at most `most` layers, that has one, and how many layers that is.
+    pub(crate) fn nearest(&self, most: usize) -> Option<(usize, Arc<Tree>)> {
+        let beginnings = std::iter::successors(Some(self), |chain| chain.parent.as_deref());
+        beginnings
+            .filter(|chain| chain.depth <= most)
+            .find_map(|chain| Some((chain.depth, chain.known()?)))
+    }
+
+    /// Whether the layer on top is an image's, and was not made by a step here.
+    fn is_image(&self) -> bool {
+        matches!(&self.layer, Some(layer) if layer.created.is_none())
+    }
+
+    fn keep(&self, tree: &Arc<Tree>) {
+        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(tree));
     }
 
     /// The tree, for a longer chain. A build of many steps must not keep a tree for each of them, so the chain gives its

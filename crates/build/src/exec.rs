@@ -33,6 +33,10 @@ pub trait Executor: Sync {
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Executed, ExecError>;
+
+    /// Hears, at most once, that steps are to be expected that have the default network: time to make what they will share.
+    /// There may be none after all. Whoever calls it has a thread to spare, and calls [`Executor::run`] meanwhile.
+    fn expect(&self) {}
 }
 
 /// One RUN step with everything resolved.

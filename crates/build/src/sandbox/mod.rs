@@ -122,6 +122,11 @@ impl<'a> Sandbox<'a> {
         self
     }
 
+    /// The network of this build's steps, made by whoever is first; none is the host's.
+    fn network(&self) -> Option<&OwnNetwork> {
+        self.networks.own(&self.ids, |text| self.notice(text))
+    }
+
     /// As [`IdSpace::remove`].
     ///
     /// # Errors
@@ -196,6 +201,10 @@ impl<'a> Sandbox<'a> {
 }
 
 impl Executor for Sandbox<'_> {
+    fn expect(&self) {
+        self.network();
+    }
+
     fn run(
         &self,
         base: &Arc<Chain>,
@@ -292,8 +301,9 @@ impl Sandbox<'_> {
             directory: active.path().to_owned(),
             copy,
         };
+        // Who was told to expect this step makes it meanwhile.
         let network = match step.network {
-            NetworkMode::Default => self.networks.own(&self.ids, |text| self.notice(text)),
+            NetworkMode::Default => self.network(),
             NetworkMode::None | NetworkMode::Host => None,
         };
         let job = self.step_job(step, root, &snapshots, network)?;

@@ -161,9 +161,12 @@ impl<'a> Snapshots<'a> {
             );
         }
 
-        let mut below = Tree::new();
-        let mut done = 0;
-        for (index, stop) in stops.iter().enumerate() {
+        // Mostly only the last ones are missing, and the image at the bottom has its tree.
+        let most = first.checked_sub(1).map_or(0, |before| stops[before]);
+        let (mut done, tree) = chain.nearest(most).unwrap_or_default();
+        let mut below = Arc::unwrap_or_clone(tree);
+        let known = stops.partition_point(|stop| *stop <= done);
+        for (index, stop) in stops.iter().enumerate().skip(known) {
             let is_missing = missing(&index);
             let mut above = if is_missing {
                 below.clone()

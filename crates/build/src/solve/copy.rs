@@ -16,7 +16,7 @@ use crate::chain::Chain;
 use crate::content::{ContentError, StoreContents, Stored, store_layer};
 use crate::context::{self, Files};
 use crate::copy::{self, Chmod, CopyError, Options, Selected, Selection};
-use crate::graph::{CopyOp, CopySource, Unpack, Vertex};
+use crate::graph::{CopyOp, CopySource, Unpack, Vertex, VertexId};
 use crate::key::{CacheKey, KeyWriter};
 use crate::stoppable::StoppableContents;
 
@@ -33,6 +33,7 @@ struct Sources<'v> {
 impl Solver<'_> {
     pub(crate) fn copy(
         &self,
+        id: VertexId,
         vertex: &Vertex,
         copy: &CopyOp,
         given: &[Value],
@@ -56,7 +57,7 @@ impl Solver<'_> {
         let sources = self.sources(given)?;
         let selected = select(copy, &sources, &exclude)?;
         let key = self.content_key(copy, &below, &sources, &selected, &exclude)?;
-        let result = self.cached(vertex, &key, &below, || {
+        let result = self.cached(id, vertex, &key, &below, || {
             self.copied(copy, &below, &sources, &selected, &exclude)
         })?;
         if let (Some(definition), Value::Chain(chain)) = (&by_definition, &result.0) {

@@ -28,7 +28,7 @@ impl Solver<'_> {
         let below = chain_of(given, 0)?;
         let sources = self.mount_sources(exec, given)?;
         let key = key(exec, &below, &sources);
-        self.cached(vertex, &key, &below, || {
+        self.cached(id, vertex, &key, &below, || {
             self.bring(sources.iter().flatten())?;
             let (step, locks) = self.step(exec, &sources)?;
             let mut pass = |stream: Stream, data: &[u8]| {

@@ -12,12 +12,13 @@ use firebuild_rootfs::tree::{Follow, Inode, Time, Tree};
 use super::{SolveError, SolveErrorKind, Solver, Value, chain_of};
 use crate::accounts_of::owner;
 use crate::content::{StoreContents, store_layer};
-use crate::graph::{MkdirOp, Vertex};
+use crate::graph::{MkdirOp, Vertex, VertexId};
 use crate::key::KeyWriter;
 
 impl Solver<'_> {
     pub(crate) fn mkdir(
         &self,
+        id: VertexId,
         vertex: &Vertex,
         mkdir: &MkdirOp,
         given: &[Value],
@@ -25,7 +26,7 @@ impl Solver<'_> {
         let below = chain_of(given, 0)?;
         let mut key = KeyWriter::new("mkdir/1");
         key.digest(below.id()).text(&mkdir.path).text(&mkdir.user);
-        self.cached(vertex, &key.finish(), &below, || {
+        self.cached(id, vertex, &key.finish(), &below, || {
             let tree = below.tree(self.store).map_err(SolveError::content)?;
             let layer = self.missing_directories(&tree, mkdir)?;
             store_layer(self.store, &layer, &StoreContents::new(self.store))

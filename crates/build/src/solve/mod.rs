@@ -13,6 +13,7 @@
 //! - A build that is killed loses nothing that was finished: each record is written as soon as its layer is.
 //! - Equal steps run once: within a build because equal keys take the same lock, between processes for the same reason.
 
+mod ahead;
 mod clip;
 mod copy;
 mod exec;
@@ -44,6 +45,7 @@ use crate::remote::{Remote, RemoteError, RemoteErrorKind};
 use crate::remote_cache::{RemoteCache, StepRecord};
 use crate::transfer::TransferErrorKind;
 
+use ahead::Ahead;
 pub use error::{SolveError, SolveErrorKind};
 
 mod error;
@@ -186,6 +188,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) remote: Remote<'a>,
     executed: std::sync::atomic::AtomicUsize,
     results: Mutex<BTreeMap<CacheKey, StepRecord>>,
+    ahead: Ahead,
 }
 
 /// Computes the target of a graph.
@@ -200,6 +203,7 @@ pub fn solve(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<Solved, SolveError> {
+    let (ahead, expected) = Ahead::of(graph);
     let solver = Solver {
         store,
         executor,
@@ -209,34 +213,51 @@ pub fn solve(
         remote: Remote::new(store, &options.secrets, &options.ssh, sink, cancel),
         executed: 0.into(),
         results: Mutex::default(),
+        ahead,
     };
-    for id in graph.needed() {
-        sink(Event::Planned {
-            id,
-            name: graph.vertex(id).name.clone(),
-            stage: graph.vertex(id).stage.clone(),
-            inputs: graph.vertex(id).inputs.clone(),
-        });
-    }
-    loop {
-        match attempt(graph, &solver) {
-            // A cache did not have what it had promised, and is not asked again: what hung on it is computed.
-            Err(error) if error.kind() == SolveErrorKind::CacheLost => {
-                let results = solver.results.lock();
-                results.unwrap_or_else(PoisonError::into_inner).clear();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if expected.recv().is_ok() {
+                executor.expect();
             }
-            Err(error) => return Err(error),
-            Ok((chain, chains)) => {
-                let results = solver.results.into_inner();
-                return Ok(Solved {
-                    chain,
-                    chains,
-                    executed: solver.executed.into_inner(),
-                    records: results
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .into_values()
-                        .collect(),
-                });
+        });
+        // The solver ends with it, and with the solver the other thread.
+        solver.solve(graph)
+    })
+}
+
+impl Solver<'_> {
+    fn solve(self, graph: &Graph) -> Result<Solved, SolveError> {
+        let solver = self;
+        let sink = solver.sink;
+        for id in graph.needed() {
+            sink(Event::Planned {
+                id,
+                name: graph.vertex(id).name.clone(),
+                stage: graph.vertex(id).stage.clone(),
+                inputs: graph.vertex(id).inputs.clone(),
+            });
+        }
+        loop {
+            match attempt(graph, &solver) {
+                // A cache did not have what it had promised, and is not asked again: what hung on it is computed.
+                Err(error) if error.kind() == SolveErrorKind::CacheLost => {
+                    let results = solver.results.lock();
+                    results.unwrap_or_else(PoisonError::into_inner).clear();
+                }
+                Err(error) => return Err(error),
+                Ok((chain, chains)) => {
+                    let results = solver.results.into_inner();
+                    return Ok(Solved {
+                        chain,
+                        chains,
+                        executed: solver.executed.into_inner(),
+                        records: results
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .into_values()
+                            .collect(),
+                    });
+                }
             }
         }
     }
@@ -331,9 +352,9 @@ impl Solver<'_> {
             }
             Op::Exec(exec) => self.exec(id, vertex, exec, given),
             Op::Copy(copy) => self
-                .copy(vertex, copy, given)
+                .copy(id, vertex, copy, given)
                 .map_err(|error| self.stopped_or(error)),
-            Op::Mkdir(mkdir) => self.mkdir(vertex, mkdir, given),
+            Op::Mkdir(mkdir) => self.mkdir(id, vertex, mkdir, given),
         }
     }
 
@@ -346,9 +367,9 @@ impl Solver<'_> {
     }
 
     /// The result of a key if it is there, else what `make` makes, which is then kept.
-    ///
     pub(crate) fn cached(
         &self,
+        id: VertexId,
         vertex: &Vertex,
         key: &CacheKey,
         below: &Arc<Chain>,
@@ -375,6 +396,7 @@ impl Solver<'_> {
         }
         self.executed
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.ahead.computed(id);
         self.bring([below])?;
         let stored = make()?;
         let record = Record {

@@ -87,12 +87,27 @@ impl Builder {
         command
     }
 
-    /// Empties the build cache; the base image is there afterwards.
+    /// Empties the build cache; the base image is there afterwards, unpacked.
     pub(super) fn forget(&self, base: &Build) -> Fallible<()> {
         match &self.0 {
-            Kind::Firebuild { home, .. } => {
+            Kind::Firebuild { program, home } => {
                 remove(home)?;
-                succeed(self.build(base))
+                succeed(self.build(base))?;
+                // A step unpacks it. Its own result is on the way to nothing that is measured.
+                let dockerfile = home.join("unpack.Dockerfile");
+                fs_err::write(
+                    &dockerfile,
+                    format!("FROM {}\nRUN [\"/bin/sh\", \"-c\", \":\"]\n", base.tag),
+                )?;
+                let mut command = Command::new(program);
+                command.env("FIREBUILD_HOME", home);
+                command.args([
+                    "build",
+                    "--progress=quiet",
+                    "--output=type=tar,dest=/dev/null",
+                ]);
+                command.arg("-f").arg(&dockerfile).arg(&base.context);
+                succeed(command)
             }
             Kind::BuildKit(docker) => docker.forget(),
             Kind::Buildah { store, .. } => {
