@@ -10,20 +10,20 @@
 //!
 //! Each phase but the first and the last has a deadline of its own; the last waits for the host as long as the host is
 //! there.
+//!
+//! The loop is here; what the host says is in `host`, the phases after the application's end in `ends`, and what is different
+//! beside the image's own init in `beside`.
 
 mod beside;
+mod ends;
+mod host;
 
 use std::time::{Duration, Instant};
 
-use firebuild_guest_proto::{
-    ExitRecord, ExitStatus, GuestMessage, HealthCheck, Hello, HostMessage, Signal, StreamId,
-    WindowSize,
-};
-use firebuild_sys::pty;
-use firebuild_sys::signal::{self, SignalFd};
+use firebuild_guest_proto::{ExitRecord, ExitStatus, GuestMessage, HealthCheck, Signal, StreamId};
+use firebuild_sys::signal::SignalFd;
 use rustix::event::{PollFd, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::Pid;
 
 use crate::boot::{End, Ready};
 use crate::channel::Link;
@@ -32,11 +32,14 @@ use crate::health::Health;
 use crate::journal::Journal;
 use crate::launch::{Application, Surroundings};
 use crate::metadata::Metadata;
-use crate::mounts::{self, Writable};
+use crate::mounts::Writable;
 use crate::sessions::{Common, Sessions};
 use crate::stdio::{Ids, Stdio};
 use crate::system::{self, System};
 use crate::wait::timespec;
+
+use ends::{Ended, next_child};
+pub(crate) use ends::{exit_status, oom_kills};
 
 /// How long what the application left behind has after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -288,127 +291,6 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Does what the host says.
-    fn obey(&mut self) {
-        while let Some(message) = self.link.next_message(self.journal) {
-            match message {
-                HostMessage::Hello(hello) => self.greet(&hello),
-                HostMessage::Signal { signal } => self.signal(signal),
-                HostMessage::WindowSize(size) => self.resize(size),
-                HostMessage::Shutdown { grace_ms } => {
-                    self.shut_down(Duration::from_millis(grace_ms))
-                }
-                HostMessage::ExitAck if self.phase == Phase::Acknowledging => {
-                    self.phase = Phase::Done
-                }
-                HostMessage::Metadata { document } => {
-                    if let Some(metadata) = &mut self.metadata {
-                        metadata.set(document);
-                    }
-                }
-                HostMessage::Ping => self.link.send(&GuestMessage::Pong, self.journal),
-                HostMessage::Session(_)
-                | HostMessage::SessionSignal { .. }
-                | HostMessage::SessionWindowSize { .. }
-                | HostMessage::SessionClose { .. } => self.session(&message),
-                HostMessage::Clock { unix_ns } => clock::follow(unix_ns, self.journal),
-                HostMessage::Task(_) | HostMessage::Connected { .. } => self
-                    .journal
-                    .warning("a task came, and this guest runs an application"),
-                HostMessage::ExitAck => self
-                    .journal
-                    .warning("the host acknowledged an exit that was not reported"),
-            }
-        }
-    }
-
-    fn session(&mut self, message: &HostMessage) {
-        let Some(sessions) = &mut self.sessions else {
-            return;
-        };
-        match *message {
-            HostMessage::Session(order) => sessions.open(order),
-            HostMessage::SessionSignal { session, signal } => {
-                sessions.signal(session, signal, self.journal);
-            }
-            HostMessage::SessionWindowSize { session, size } => {
-                sessions.resize(session, size, self.journal);
-            }
-            HostMessage::SessionClose { session } => sessions.close(session, &mut self.link.mux),
-            _ => {}
-        }
-    }
-
-    fn resize(&mut self, size: WindowSize) {
-        if let Some(waiting) = self.system.as_mut().and_then(System::waiting) {
-            return waiting.resize(size);
-        }
-        let size = pty::Size {
-            rows: size.rows,
-            columns: size.columns,
-        };
-        let application = self.application.as_ref();
-        if let Some(terminal) = application.and_then(|app| app.terminal.as_ref())
-            && let Err(error) = pty::set_size(terminal, size)
-        {
-            self.journal
-                .debug(&format!("cannot set the size of the terminal: {error}"));
-        }
-    }
-
-    fn greet(&mut self, hello: &Hello) {
-        if let Err(error) = Hello::new(Vec::new(), None).negotiate(hello) {
-            self.journal.error(&error.to_string());
-        }
-        if let Some(unix) = hello.unix_ns {
-            clock::set(unix, self.journal);
-        }
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        let Some(application) = &self.application else {
-            if self
-                .system
-                .as_mut()
-                .is_some_and(|it| it.waiting().is_some())
-            {
-                self.journal
-                    .warning(&format!("{signal} came before the application ran"));
-            }
-            return;
-        };
-        // A unit's process is the init's child.
-        let pid = match &self.system {
-            Some(system) if application.pid.is_init() => system.main(),
-            _ => Some(application.pid),
-        };
-        let Some(pid) = pid else {
-            self.journal
-                .warning(&format!("{signal} came before the application ran"));
-            return;
-        };
-        if let Err(error) = signal::send(pid, signal.number().into()) {
-            self.journal
-                .warning(&format!("cannot send {signal} to the application: {error}"));
-        }
-    }
-
-    fn shut_down(&mut self, grace: Duration) {
-        if self.phase == Phase::Running && self.deadline.is_none() {
-            let is_waiting = self.system.as_mut().and_then(System::waiting).is_some();
-            if is_waiting {
-                return self.boot_is_cut();
-            }
-            let is_child = self.has_child();
-            match &mut self.system {
-                // Its end asks the init.
-                Some(system) if !is_child => system.shut_down(self.journal),
-                _ => self.signal(self.stop_signal),
-            }
-            self.deadline = Instant::now().checked_add(grace);
-        }
-    }
-
     fn read_signals(&mut self) {
         loop {
             match self.signals.read() {
@@ -457,122 +339,6 @@ impl<'a> Supervisor<'a> {
         {
             self.link.send(&GuestMessage::Health(report), self.journal);
         }
-    }
-
-    fn application_ended(&mut self, status: WaitStatus) {
-        let Some(application) = self.application.take() else {
-            return;
-        };
-        // Nobody is left whose health there is to tell.
-        self.health = None;
-        let status = exit_status(status);
-        let was_killed = matches!(
-            status,
-            ExitStatus::Signaled {
-                signal: Signal::KILL,
-                ..
-            }
-        );
-        let oom_killed = was_killed && oom_kills() > application.oom_kills;
-        if self.system.is_some() {
-            return self.end_system(status, oom_killed);
-        }
-        self.record = Some(ExitRecord {
-            status,
-            oom_killed,
-            finished_unix_ns: clock::unix_ns(),
-        });
-        // Whatever it left behind ends with it, as in a container.
-        let _ = signal::send_all(Signal::TERM.number().into());
-        self.enter(Phase::Clearing, Some(TERM_GRACE));
-    }
-
-    fn enter(&mut self, phase: Phase, most: Option<Duration>) {
-        self.phase = phase;
-        self.deadline = most.and_then(|most| Instant::now().checked_add(most));
-    }
-
-    /// Goes on to the next phase where this one is over; not while bytes still come.
-    fn advance(&mut self, moved: bool) {
-        let late = self
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now());
-        match self.phase {
-            Phase::Running if late && self.system.is_some() => self.system_is_late(),
-            Phase::Running if late => {
-                self.deadline = None;
-                self.signal(Signal::KILL);
-            }
-            Phase::Clearing if late && !self.killed => {
-                self.killed = true;
-                let _ = signal::send_all(Signal::KILL.number().into());
-                self.enter(Phase::Clearing, Some(KILL_GRACE));
-            }
-            Phase::Clearing if late => {
-                self.journal
-                    .warning("a process does not end; the machine ends without it");
-                self.enter(Phase::Draining, Some(DRAIN_GRACE));
-            }
-            _ => {}
-        }
-        if self.phase == Phase::Draining
-            && (late && !moved
-                || self.stdio.as_ref().is_none_or(Stdio::outputs_ended)
-                    && self.sessions.as_ref().is_none_or(Sessions::is_empty))
-        {
-            self.drained();
-        }
-        if self.phase == Phase::Reporting {
-            self.report_when_sent();
-        }
-        let waits_for_host = matches!(
-            self.phase,
-            Phase::Draining | Phase::Reporting | Phase::Acknowledging
-        );
-        if waits_for_host && self.link.gone_for() > HOST_GRACE {
-            self.journal
-                .error("the host has gone; the machine ends without its acknowledgement");
-            mounts::settle(&self.writable, self.journal);
-            self.phase = Phase::Done;
-        }
-    }
-
-    fn drained(&mut self) {
-        // A full window is no sign of an end: while the host takes output, there may be more of it.
-        let is_blocked = [StreamId::STDOUT, StreamId::STDERR]
-            .iter()
-            .any(|id| self.link.mux.room(*id) == Some(0));
-        let is_open = self
-            .stdio
-            .as_ref()
-            .is_some_and(|stdio| !stdio.outputs_ended());
-        if is_open && is_blocked {
-            self.enter(Phase::Draining, Some(DRAIN_GRACE));
-            return;
-        }
-        if let Some(mut stdio) = self.stdio.take() {
-            stdio.abandon(&mut self.link.mux);
-        }
-        self.enter(Phase::Reporting, None);
-    }
-
-    fn report_when_sent(&mut self) {
-        // Puts what there is into frames, so that the record comes after the last of it.
-        self.link.mux.output();
-        if ![StreamId::STDOUT, StreamId::STDERR]
-            .iter()
-            .all(|id| self.link.mux.is_sent(*id))
-        {
-            return;
-        }
-        if let Some(record) = self.record.take() {
-            self.tell();
-            self.link.send(&GuestMessage::Exit(record), self.journal);
-        }
-        self.enter(Phase::Acknowledging, None);
-        self.link.flush(self.journal);
-        // While the host reads the record.
-        mounts::settle(&self.writable, self.journal);
     }
 
     fn wait(&mut self) {
@@ -630,50 +396,4 @@ impl<'a> Supervisor<'a> {
         // An interrupted wait is a wait that is over.
         let _ = poll(&mut fds, timeout.as_ref());
     }
-}
-
-enum Ended {
-    Child(Pid, WaitStatus),
-    /// There is no child at all: no process but ours is left.
-    Nobody,
-}
-
-/// The next child that has ended, if there is one.
-fn next_child() -> Option<Ended> {
-    match rustix::process::wait(WaitOptions::NOHANG) {
-        Ok(Some((pid, status))) => Some(Ended::Child(pid, status)),
-        Err(Errno::CHILD) => Some(Ended::Nobody),
-        Ok(None) | Err(_) => None,
-    }
-}
-
-pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
-    let signal = status
-        .terminating_signal()
-        .and_then(|number| u8::try_from(number).ok());
-    match signal.and_then(Signal::from_number) {
-        Some(signal) => {
-            // The bit 0x80 of a wait status, wait(2).
-            let core_dumped = status.as_raw() & 0x80 != 0;
-            ExitStatus::Signaled {
-                signal,
-                core_dumped,
-            }
-        }
-        None => {
-            let code = status.exit_status().unwrap_or(0) & 0xff;
-            ExitStatus::Exited {
-                code: u8::try_from(code).unwrap_or(u8::MAX),
-            }
-        }
-    }
-}
-
-/// How many processes the kernel has killed for want of memory.
-pub(crate) fn oom_kills() -> u64 {
-    let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
 }

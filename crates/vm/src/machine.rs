@@ -12,34 +12,33 @@
 //! `finish` may be called at any time and ends what still runs. A machine that is dropped without it is killed too, but
 //! nobody learns what went wrong. Clean-up goes on past its first error and reports them all.
 
-use std::fmt;
+mod end;
+mod process;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use firebuild_sys::pidfd;
 use firebuild_sys::process::Exit;
 use fs_err as fs;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
 
 use crate::agent::ChannelEnd;
-use crate::backend::{exit_reason, is_noise};
+use crate::backend::exit_reason;
 use crate::console::Console;
 use crate::net::bridge::Joined;
 use crate::plan::Role;
 use crate::remainder::Remainder;
 use crate::run_dir::RunDir;
-use crate::tail::Tail;
 
-/// Bytes of a process's output that are kept.
-const LOG_BYTES: usize = 8 * 1024;
-/// Lines of it that an error shows.
-const LOG_LINES: usize = 8;
+use end::exit_words;
+pub use end::{CleanupError, MachineEnd};
+pub(crate) use process::Process;
+
 /// Lines of the console that are handed on: a panic of a kernel with a long trace has some sixty of them.
 const CONSOLE_LINES: usize = 400;
 /// How long helpers may take to end by themselves once the VMM is gone.
@@ -72,84 +71,6 @@ pub enum MachineState {
     Running,
     /// The VMM has ended.
     Ended,
-}
-
-/// How a machine ended.
-#[derive(Debug)]
-pub struct MachineEnd {
-    /// How the VMM ended; `None` if it never ran.
-    pub exit: Option<Exit>,
-    /// What that means, where the VMM's documentation gives its exit codes a meaning.
-    pub reason: Option<&'static str>,
-    /// Whether this program ended it.
-    pub killed: bool,
-    /// What the VMM and its helpers said last, a line each, after `role: `.
-    pub log: Vec<String>,
-    /// The last lines of the console.
-    pub console: Vec<String>,
-    /// What could not be cleaned up.
-    pub cleanup: Vec<CleanupError>,
-}
-
-impl MachineEnd {
-    fn panicked(&self) -> bool {
-        // `kernel/panic.c`
-        let said = |line: &String| line.contains("Kernel panic - not syncing");
-        self.console.iter().any(said)
-    }
-
-    /// How the VMM ended, in words, with what it said last; for a machine that ended without an exit record.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let mut words = match self.exit {
-            None => "the VMM never ran".to_owned(),
-            Some(_) if self.killed => "the machine was killed".to_owned(),
-            Some(Exit::Code(0)) if self.panicked() => {
-                "the kernel of the guest gave up with a panic".to_owned()
-            }
-            Some(Exit::Code(0)) => "the guest restarted or powered off without a report".to_owned(),
-            Some(exit) => {
-                let reason = self.reason.map(|reason| format!(": {reason}"));
-                format!("the VMM {}{}", exit_words(exit), reason.unwrap_or_default())
-            }
-        };
-        for line in &self.log {
-            words.push_str("\n  ");
-            words.push_str(line);
-        }
-        words
-    }
-}
-
-/// Something that stayed behind.
-#[derive(Debug)]
-pub struct CleanupError {
-    what: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl CleanupError {
-    pub(crate) fn new(
-        what: String,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self {
-            what,
-            source: source.into(),
-        }
-    }
-}
-
-impl fmt::Display for CleanupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot clean up {}", self.what)
-    }
-}
-
-impl std::error::Error for CleanupError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.source)
-    }
 }
 
 impl Machine {
@@ -503,117 +424,5 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn exit_words(exit: Exit) -> String {
-    match exit {
-        Exit::Code(code) => format!("ended with status {code}"),
-        Exit::Signal(number) => format!("was killed by signal {number}"),
-    }
-}
-
-/// A child with its output.
-#[derive(Debug)]
-pub(crate) struct Process {
-    role: Role,
-    pid: Pid,
-    pidfd: OwnedFd,
-    output: Option<OwnedFd>,
-    log: Tail,
-    exit: Option<Exit>,
-    /// What kills it when this process dies ([`firebuild_sys::spawn::tether`]).
-    _tether: Option<OwnedFd>,
-}
-
-impl Process {
-    pub(crate) fn new(
-        role: Role,
-        pid: Pid,
-        pidfd: OwnedFd,
-        output: OwnedFd,
-        tether: Option<OwnedFd>,
-    ) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&output)?;
-        rustix::fs::fcntl_setfl(&output, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Self {
-            role,
-            pid,
-            pidfd,
-            output: Some(output),
-            log: Tail::new(LOG_BYTES),
-            exit: None,
-            _tether: tether,
-        })
-    }
-
-    fn pump(&mut self) {
-        if self.exit.is_none() {
-            // An error means that somebody else reaped it, which nobody does.
-            self.exit = pidfd::try_wait(&self.pidfd).unwrap_or(Some(Exit::Signal(0)));
-        }
-        self.read_output();
-    }
-
-    fn read_output(&mut self) {
-        let mut buffer = [0; 2048];
-        // Bounded, so that a process that writes without end cannot keep the owner here.
-        for _ in 0..64 {
-            let Some(output) = &self.output else { return };
-            match rustix::io::read(output, &mut buffer) {
-                Ok(0) => self.output = None,
-                Ok(count) => self.log.push(&buffer[..count]),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.output = None,
-            }
-        }
-    }
-
-    /// Its last lines, but for those that say nothing.
-    fn last_words(&self, backend: &str) -> Vec<String> {
-        let mut lines = self.log.lines(usize::MAX);
-        lines.retain(|line| !is_noise(backend, line));
-        lines.split_off(lines.len().saturating_sub(LOG_LINES))
-    }
-
-    fn kill(&self) -> io::Result<()> {
-        if self.exit.is_some() {
-            return Ok(());
-        }
-        match pidfd::signal(&self.pidfd, Signal::KILL) {
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Gives it until the deadline to end by itself, then kills it, and reaps it.
-    fn end_by(&mut self, deadline: Instant) -> io::Result<()> {
-        self.pump();
-        while self.exit.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.kill()?;
-                self.exit = Some(pidfd::wait(&self.pidfd)?);
-                break;
-            }
-            let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
-            fds.extend(
-                self.output
-                    .as_ref()
-                    .map(|output| PollFd::new(output, PollFlags::IN)),
-            );
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            match poll(&mut fds, Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.pump();
-        }
-        self.read_output();
-        Ok(())
     }
 }

@@ -12,7 +12,8 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
-use super::{LaunchError, LaunchErrorKind, failed, fill};
+use super::descriptors::{failed, fill};
+use super::{LaunchError, LaunchErrorKind};
 use crate::places::Owner;
 use crate::spec::InitrdPart;
 
