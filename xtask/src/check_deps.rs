@@ -7,10 +7,11 @@ use crate::Fallible;
 use crate::metadata::{Package, packages};
 
 /// The level of each crate. A crate depends on lower ones only; those of one level never see each other.
-const LEVELS: [(&str, u8); 18] = [
+const LEVELS: [(&str, u8); 19] = [
     ("firebuild-accounts", 0),
     ("firebuild-dockerfile", 0),
     ("firebuild-guest-proto", 0),
+    ("firebuild-netlab", 0),
     ("firebuild-oci", 0),
     ("firebuild-rootfs", 0),
     ("firebuild-sys", 0),

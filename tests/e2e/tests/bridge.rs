@@ -11,10 +11,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use firebuild_e2e::Home;
-use firebuild_e2e::netns::{
-    NET_IMAGE, Outside, answer_of, ask_tcp, ask_udp, in_namespace, links_and_rules, machines_here,
-    net_home, serve_on, shell,
-};
+use firebuild_e2e::netns::{NET_IMAGE, in_namespace, links_and_rules, machines_here, net_home};
+use firebuild_netlab::{Outside, answer_of, ask_tcp, ask_udp, serve_on, shell};
 use serde_json::Value;
 
 /// Links, addresses, rules and records, but for those of the namespace itself.

@@ -13,8 +13,9 @@ use std::path::Path;
 use std::process::Command;
 
 use firebuild_e2e::firecracker::{IMAGE, LIMIT, Lab, code, is_here, network, start, wait_for};
-use firebuild_e2e::netns::{Outside, machines_here};
+use firebuild_e2e::netns::machines_here;
 use firebuild_e2e::{run, skip};
+use firebuild_netlab::Outside;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

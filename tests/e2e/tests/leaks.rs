@@ -17,10 +17,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::netns::{
-    NET_IMAGE, Outside, in_namespace, machines_here, namespace_of, net_home,
-};
+use firebuild_e2e::netns::{NET_IMAGE, in_namespace, machines_here, net_home};
 use firebuild_e2e::{Home, missing, run};
+use firebuild_netlab::{Outside, namespace_of};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 

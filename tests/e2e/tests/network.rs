@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use firebuild_e2e::netns::{
-    Outside, answer_of, ask_tcp, ask_udp, in_namespace, machines_here, net_home as home, serve_on,
-};
+use firebuild_e2e::netns::{in_namespace, machines_here, net_home as home};
+use firebuild_netlab::{Outside, answer_of, ask_tcp, ask_udp, serve_on};
 
 #[test]
 fn a_guest_reaches_the_outside_and_not_the_hosts_loopback() {

@@ -7,135 +7,26 @@
 //! ```
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use firebuild_netlab::{Outside, ask_tcp, ask_udp, is_inside, run_in_namespace, serve_on, shell};
 use firebuild_vm::Backend;
 use firebuild_vm::agent::AgentEvent;
 use firebuild_vm::capability::UserNetworking;
 use firebuild_vm::spec::{Network, PortPublish, Protocol, UserNetwork, VmSpec};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::harness::{Lab, Run, Words, drive, is_root};
 
-/// Set in the process that runs inside the namespace.
-const INSIDE: &str = "FIREBUILD_VM_TEST_NETNS";
-
 /// Runs this test again, alone, in a network namespace of its own; whether this is the run inside.
 fn in_namespace(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
-    if !is_root(test) {
-        return false;
+    if is_root(test) {
+        run_in_namespace(&format!("network::{test}"));
     }
-    let output = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            &format!("network::{test}"),
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
     false
-}
-
-/// The outside, as long as this lives.
-struct Outside(Child);
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn shell(script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).status().unwrap();
-    assert!(status.success(), "{script}");
-}
-
-impl Outside {
-    fn make() -> Self {
-        shell("ip link set lo up");
-        let holder = Command::new("unshare")
-            .args(["--net", "sleep", "600"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = holder.id();
-        let outside = Self(holder);
-        let own = fs_err::read_link("/proc/self/ns/net").unwrap();
-        while fs_err::read_link(format!("/proc/{pid}/ns/net")).unwrap() == own {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        shell(&format!(
-            "ip link add v0 type veth peer name v1 netns {pid}\n\
-             ip addr add 198.51.100.1/24 dev v0; ip -6 addr add 2001:db8::1/64 dev v0 nodad; ip link set v0 up\n\
-             there() {{ nsenter --net=/proc/{pid}/ns/net \"$@\"; }}\n\
-             there ip addr add 198.51.100.2/24 dev v1; there ip -6 addr add 2001:db8::2/64 dev v1 nodad\n\
-             there ip link set v1 up; there ip link set lo up\n\
-             ip route add default via 198.51.100.2; ip -6 route add default via 2001:db8::2"
-        ));
-        outside
-    }
-
-    /// Listeners on this port of every address of the outside.
-    fn serve(&self, port: u16) {
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
-        // The namespace belongs to the thread that makes the sockets.
-        std::thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            serve_on(SocketAddr::from(([0u16; 8], port)), "outside");
-        })
-        .join()
-        .unwrap();
-    }
-}
-
-/// Answers words on TCP and UDP at this address, in threads of their own, with `NAME-tcp WORD`.
-fn serve_on(address: SocketAddr, name: &'static str) {
-    let listener = TcpListener::bind(address).unwrap();
-    let socket = UdpSocket::bind(address).unwrap();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(
-                &[name.as_bytes(), b"-udp ", &buffer[..count]].concat(),
-                peer,
-            );
-        }
-    });
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut buffer = [0; 64];
-            let Ok(count) = stream.read(&mut buffer) else {
-                continue;
-            };
-            let _ = stream.write_all(&[name.as_bytes(), b"-tcp ", &buffer[..count]].concat());
-        }
-    });
-}
-
-fn ask_tcp(address: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"hi")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Says nothing before the guest has; gives what came until all 40 lines of the greeting had, and how long that took.
@@ -150,21 +41,6 @@ fn hear(address: SocketAddr) -> std::io::Result<(String, Duration)> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok((String::from_utf8_lossy(&heard).into_owned() + &answer, took))
-}
-
-fn ask_udp(address: &str) -> std::io::Result<String> {
-    let address: SocketAddr = address.parse().unwrap();
-    let own = if address.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
-    let socket = UdpSocket::bind(own)?;
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    socket.send_to(b"hi", address)?;
-    let mut buffer = [0; 64];
-    let count = socket.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
 const SET_UP: &str = "ip link set lo up; ip link set eth0 mtu 65520 up\n\
