@@ -1,5 +1,5 @@
 //! The oracle is the definition that moby/patternmatcher gives: a pattern is turned into a regular expression, paths are
-//! matched with their parents, the last match decides.
+//! matched with what was found for the directory above them, the last match decides.
 
 use firebuild_dockerfile::IgnorePatterns;
 use regex::Regex;
@@ -79,15 +79,24 @@ impl Oracle {
     }
 
     fn is_ignored(&self, path: &str) -> bool {
+        self.look(path).1
+    }
+
+    /// Which patterns cover a path, and whether it is ignored (`MatchesUsingParentResults`): what covers the directory above
+    /// covers what is in it, and else a pattern is looked at only where it would change something.
+    fn look(&self, path: &str) -> (Vec<bool>, bool) {
+        let above = path.rsplit_once('/').map(|(above, _)| self.look(above).0);
         let mut ignored = false;
-        for (exception, how) in &self.0 {
-            let ends = path.match_indices('/').map(|(at, _)| at);
-            let mut all = ends.chain([path.len()]).map(|end| &path[..end]);
-            if all.any(|part| matches(how, part)) {
+        let mut covering = Vec::with_capacity(self.0.len());
+        for (index, (exception, how)) in self.0.iter().enumerate() {
+            let covered_above = above.as_ref().is_some_and(|above| above[index]);
+            let covers = covered_above || (*exception == ignored && matches(how, path));
+            if covers {
                 ignored = !exception;
             }
+            covering.push(covers);
         }
-        ignored
+        (covering, ignored)
     }
 }
 
