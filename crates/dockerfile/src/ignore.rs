@@ -8,7 +8,7 @@
 //! As BuildKit walks a context, a pattern is not looked at where it would change nothing: a plain one where the patterns before it
 //! ignore the path already, an exception where they do not. For an exception that names a directory this can be seen: `!d` brings
 //! back everything in `d` where `d` itself was ignored before, and nothing of it where only the files in it were (`**/*.txt` and
-//! then `!d` leaves `d/a.txt` out). docker's own builder of old, which looked at each path alone, brought those back.
+//! then `!d` leaves `d/a.txt` out), though a look at that path alone would bring it back.
 //!
 //! Paths are relative to the root, with slashes, without `.` and `..`; any bytes. To hold one against a pattern takes at most
 //! the product of their lengths.
