@@ -228,10 +228,8 @@ pub fn solve(
 
 impl Solver<'_> {
     fn solve(self, graph: &Graph) -> Result<Solved, SolveError> {
-        let solver = self;
-        let sink = solver.sink;
         for id in graph.needed() {
-            sink(Event::Planned {
+            (self.sink)(Event::Planned {
                 id,
                 name: graph.vertex(id).name.clone(),
                 stage: graph.vertex(id).stage.clone(),
@@ -239,19 +237,19 @@ impl Solver<'_> {
             });
         }
         loop {
-            match attempt(graph, &solver) {
+            match attempt(graph, &self) {
                 // A cache did not have what it had promised, and is not asked again: what hung on it is computed.
                 Err(error) if error.kind() == SolveErrorKind::CacheLost => {
-                    let results = solver.results.lock();
+                    let results = self.results.lock();
                     results.unwrap_or_else(PoisonError::into_inner).clear();
                 }
                 Err(error) => return Err(error),
                 Ok((chain, chains)) => {
-                    let results = solver.results.into_inner();
+                    let results = self.results.into_inner();
                     return Ok(Solved {
                         chain,
                         chains,
-                        executed: solver.executed.into_inner(),
+                        executed: self.executed.into_inner(),
                         records: results
                             .unwrap_or_else(PoisonError::into_inner)
                             .into_values()
